@@ -1,0 +1,103 @@
+"""The errors of the package, as one tree.
+
+```
+SregistryError            exit 1; `message` says what and where, `hint` what to do
+├── UsageError            exit 2; the command line or the configuration is wrong
+│   ├── ConfigError       a key of the configuration or an environment variable
+│   └── InvalidReference  a text that names no image
+├── RegistryError         the registry refused, is unreachable or broke the protocol
+│   └── AuthenticationError  401 or 403
+├── DocumentError         a manifest, index or config that is malformed or no image
+├── DigestMismatch        bytes that are not what their digest or size says
+├── LayerError            a tar stream or its compression that can't be read
+├── StoreError            the store can't be read or written
+├── ImageError            an image that can't be assembled or published
+└── CatalogError          the database of records
+```
+
+Code raises low, with a hint; only the command line prints and exits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class SregistryError(Exception):
+    """Anything that went wrong for a reason the user can understand."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """One line: the message and, after a semicolon, the hint."""
+        text = f"{self.message}; {self.hint}" if self.hint else self.message
+        return " ".join(text.split())
+
+
+class UsageError(SregistryError):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A key of the configuration or an environment variable has a bad value."""
+
+
+class InvalidReference(UsageError):
+    """The text names no image."""
+
+
+class RegistryError(SregistryError):
+    """The registry refused, is unreachable or broke the protocol."""
+
+
+class AuthenticationError(RegistryError):
+    """The registry wants other credentials (401) or denies access (403)."""
+
+
+class DocumentError(SregistryError):
+    """A manifest, index or config is malformed, or describes no image."""
+
+
+class DigestMismatch(SregistryError):
+    """Bytes are not what their digest or size says."""
+
+
+class LayerError(SregistryError):
+    """A layer's tar stream or its compression can't be read."""
+
+
+class StoreError(SregistryError):
+    """The store can't be read or written."""
+
+
+class ImageError(SregistryError):
+    """The image can't be assembled or published."""
+
+
+class CatalogError(SregistryError):
+    """The database of records can't be read or written."""
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "your quota is used up: free some space or choose another folder",
+    errno.EACCES: "check the folder's owner and permissions",
+    errno.EPERM: "check the folder's owner and permissions",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+}
+
+
+def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> SregistryError:
+    """Return *error* as a *kind* whose message starts with *what*."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    where = f" {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))

@@ -1,0 +1,237 @@
+"""The store: blobs and exploded layers, shared by images, working directories and users.
+
+```
+<root>/oci-layout  index.json             an OCI image layout (image-spec, image-layout.md)
+<root>/blobs/<algorithm>/<hex>            blobs: manifests, configs, layers, as published
+<root>/exploded/<variant>/<hex>/{data,index}   layers as squashfs blocks and an index
+<root>/ingest/                            what is being written
+<root>/locks/                             one lock file an object that is being made
+```
+
+An object has its name only when it is whole and verified: it is written in `ingest/`, synced, then
+renamed. Nothing is ever changed in place. Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock
+
+from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
+from sregistry.oci import Descriptor, Digest
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class Store:
+    """A store at *root*; the folder is made when first written to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def blob(self, digest: Digest) -> Path:
+        """Return where the blob is, or would be."""
+        return self.root / "blobs" / digest.algorithm / digest.hex
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Tell whether the blob is there (with *size* bytes)."""
+        try:
+            found = self.blob(digest).stat()
+        except OSError:
+            return False
+        return size is None or found.st_size == size
+
+    def read(self, digest: Digest) -> bytes:
+        """Return a small blob's bytes, verified.
+
+        Raises:
+            StoreError: it is not there or can't be read.
+            DigestMismatch: the bytes on disk are not the blob's.
+        """
+        try:
+            data = self.blob(digest).read_bytes()
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't read") from error
+        if not digest.matches(data):
+            raise DigestMismatch(f"{self.blob(digest)} is damaged: its bytes are not those of {digest}", hint="remove that file")
+        return data
+
+    def add(self, data: bytes, digest: Digest | None = None) -> Digest:
+        """Keep *data* as a blob and return its digest. Raises StoreError, DigestMismatch."""
+        digest = digest or Digest.of(data)
+        if not self.has(digest, len(data)):
+            with self.ingest(digest, len(data)) as sink:
+                sink.write(data)
+        return digest
+
+    def ingest(self, digest: Digest, size: int | None = None) -> Ingest:
+        """Return a context that takes a blob's bytes, verifies them and publishes the blob."""
+        return Ingest(self, digest, size)
+
+    def exploded(self, variant: str, diff_id: Digest) -> Path:
+        """Return the folder of an exploded layer, there or not.
+
+        Args:
+            variant: codec, level, block size and format version in one word.
+            diff_id: digest of the uncompressed tar.
+        """
+        return self.root / "exploded" / variant / diff_id.hex
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Make a private folder on the store's file system; whatever is left in it is removed."""
+        try:
+            parent = self._folder("ingest")
+            with tempfile.TemporaryDirectory(dir=parent, prefix="work-", ignore_cleanup_errors=True) as path:
+                yield Path(path)
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't write in the store") from error
+
+    def publish(self, folder: Path, final: Path) -> None:
+        """Give the finished *folder* its name; who comes second keeps the first one's."""
+        try:
+            for path in folder.iterdir():
+                path.chmod(0o644)
+                _sync(path)
+            folder.chmod(0o755)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.rename(final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+            _sync(final.parent)
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't write in the store") from error
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock *name* among all processes that use the store."""
+        try:
+            with FileLock(self._folder("locks") / name):
+                yield
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't lock the store") from error
+
+    def tag(self, name: str, manifest: Descriptor) -> None:
+        """Let index.json name *manifest*: `skopeo copy oci:ROOT:NAME …` finds it."""
+        with self.lock("index.json"):
+            path = self.root / "index.json"
+            entries: list[dict[str, Any]] = []
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                entries = [e for e in json.loads(path.read_bytes())["manifests"] if e["annotations"][_REF_NAME] != name]
+            entries.append({**manifest.json(), "annotations": {_REF_NAME: name}})
+            text = json.dumps({"schemaVersion": 2, "manifests": entries}, indent=1)
+            write_atomic(self.root / "oci-layout", _LAYOUT)
+            write_atomic(path, text.encode())
+
+    def tags(self) -> dict[str, Descriptor]:
+        """Return what index.json names."""
+        try:
+            entries = json.loads((self.root / "index.json").read_bytes())["manifests"]
+            return {e["annotations"][_REF_NAME]: Descriptor.parse(e) for e in entries}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, SregistryError) as error:
+            raise StoreError(f"can't read {self.root / 'index.json'}: {error}", hint="remove that file") from error
+
+    def _folder(self, name: str) -> Path:
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class Ingest:
+    """Takes a blob's bytes in order; leaving the context verifies and publishes, an error discards."""
+
+    def __init__(self, store: Store, digest: Digest, size: int | None) -> None:
+        self._store, self._digest, self._size = store, digest, size
+        self._hash = digest.hasher()
+        self._written = 0
+        self._file: IO[bytes] | None = None
+        self._path = Path()
+
+    def __enter__(self) -> Ingest:
+        try:
+            folder = self._store._folder("ingest")
+            handle, name = tempfile.mkstemp(dir=folder, prefix=f"{self._digest.hex[:12]}-")
+            self._path, self._file = Path(name), os.fdopen(handle, "wb")
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't write in the store") from error
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Take more bytes. Raises DigestMismatch at the first byte over the size, StoreError."""
+        self._written += len(data)
+        if self._size is not None and self._written > self._size:
+            raise DigestMismatch(f"{self._digest}: the registry sends more than the {self._size} bytes that the manifest declares")
+        self._hash.update(data)
+        assert self._file is not None
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}") from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._file is not None
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as problem:
+            raise from_oserror(problem, StoreError, f"can't write in the store {self._store.root}") from problem
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._path.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        assert self._file is not None
+        if self._size is not None and self._written != self._size:
+            raise DigestMismatch(f"{self._digest}: got {self._written} of {self._size} bytes", hint="try again")
+        if self._hash.hexdigest() != self._digest.hex:
+            raise DigestMismatch(
+                f"{self._digest}: the registry sent other bytes ({self._digest.algorithm}:{self._hash.hexdigest()})",
+                hint="try again; if it stays so, the registry or a proxy is broken",
+            )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        os.fchmod(self._file.fileno(), 0o644)
+        final = self._store.blob(self._digest)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self._path, final)
+        _sync(final.parent)
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a whole file under its name at once: a temporary neighbour, fsync, rename. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
