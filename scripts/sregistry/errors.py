@@ -6,7 +6,8 @@ SregistryError            exit 1; `message` says what and where, `hint` what to 
 │   ├── ConfigError       a key of the configuration or an environment variable
 │   └── InvalidReference  a text that names no image
 ├── RegistryError         the registry refused, is unreachable or broke the protocol
-│   └── AuthenticationError  401 or 403
+│   ├── AuthenticationError  401 or 403
+│   └── TransferError        a body broke off; another try may help
 ├── DocumentError         a manifest, index or config that is malformed or no image
 ├── DigestMismatch        bytes that are not what their digest or size says
 ├── LayerError            a tar stream or its compression that can't be read
@@ -60,6 +61,10 @@ class RegistryError(SregistryError):
 
 class AuthenticationError(RegistryError):
     """The registry wants other credentials (401) or denies access (403)."""
+
+
+class TransferError(RegistryError):
+    """A body broke off before its end; another try may help."""
 
 
 class DocumentError(SregistryError):

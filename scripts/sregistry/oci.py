@@ -257,10 +257,10 @@ class Manifest:
         """
         config = Descriptor.parse(document.get("config"), "config")
         layers = _array(document.get("layers"), "layers")
-        artifact = document.get("artifactType")
-        if config.media_type not in MediaType.CONFIGS:
-            named = artifact if isinstance(artifact, str) else config.media_type
-            raise DocumentError(f"not a container image but an artifact of type {named}", hint="name an image")
+        artifact = _optional(document, "artifactType", "") or ""
+        # manifest.md: artifactType says that the manifest is no image, whatever its config's type
+        if config.media_type not in MediaType.CONFIGS or (artifact and artifact not in MediaType.CONFIGS):
+            raise DocumentError(f"not a container image but an artifact of type {artifact or config.media_type}", hint="name an image")
         parsed = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(layers))
         for i, layer in enumerate(parsed):
             if not _LAYER_TYPE.fullmatch(layer.media_type):

@@ -53,7 +53,7 @@ class Reference:
         Args:
             text: such as ``nvidia/caffe2:17.10``.
             registry: host[:port] when the text names none.
-            collection: first component of a repository that has only one.
+            collection: first component of a repository of *registry* that has only one.
 
         Raises:
             InvalidReference: the text breaks the grammar; the message says where.
@@ -84,7 +84,7 @@ class Reference:
         if not _REPOSITORY.fullmatch(path):
             hint = "repositories are lower case" if path != path.lower() else "write one such as nvidia/caffe2:17.10"
             raise InvalidReference(f"{text!r}: {path!r} is no repository name", hint=hint)
-        repository = path if "/" in path or not collection else f"{collection}/{path}"
+        repository = path if "/" in path or not collection or host != registry else f"{collection}/{path}"
         if len(repository) > 255:
             raise InvalidReference(f"{text!r}: a repository name has at most 255 characters")
         return cls(registry=host, repository=repository, tag=tag or (None if digest else DEFAULT_TAG), digest=digest, version=version)

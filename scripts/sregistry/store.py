@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from filelock import FileLock
 
-from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
+from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci import Descriptor, Digest
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -115,39 +115,71 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock *name* among all processes that use the store."""
+        """Hold the lock *name* among all processes that use the store; errors of the body pass unchanged."""
         try:
-            with FileLock(self._folder("locks") / name):
-                yield
+            lock = FileLock(self._folder("locks") / name)
+            lock.acquire()
         except OSError as error:
             raise from_oserror(error, StoreError, "can't lock the store") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def tag(self, name: str, manifest: Descriptor) -> None:
-        """Let index.json name *manifest*: `skopeo copy oci:ROOT:NAME …` finds it."""
+        """Let index.json name *manifest*: `skopeo copy oci:ROOT:NAME …` finds it.
+
+        Entries of other tools, with or without a name, stay. An index.json that is no JSON is begun
+        anew: it holds names only, never content.
+        """
         with self.lock("index.json"):
             path = self.root / "index.json"
-            entries: list[dict[str, Any]] = []
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                entries = [e for e in json.loads(path.read_bytes())["manifests"] if e["annotations"][_REF_NAME] != name]
-            entries.append({**manifest.json(), "annotations": {_REF_NAME: name}})
-            text = json.dumps({"schemaVersion": 2, "manifests": entries}, indent=1)
-            write_atomic(self.root / "oci-layout", _LAYOUT)
-            write_atomic(path, text.encode())
+            entry = {**manifest.json(), "annotations": {_REF_NAME: name}}
+            try:
+                if not (self.root / "oci-layout").exists():
+                    write_atomic(self.root / "oci-layout", _LAYOUT)
+                before = self._index()
+                others = [item for item in before if _name(item) != name]
+                if entry not in before or len(others) + 1 != len(before):
+                    text = json.dumps({"schemaVersion": 2, "manifests": [*others, entry]}, indent=1)
+                    write_atomic(path, text.encode())
+            except OSError as error:
+                raise from_oserror(error, StoreError, "can't write in the store") from error
 
     def tags(self) -> dict[str, Descriptor]:
-        """Return what index.json names."""
+        """Return what index.json names; entries without a name or without sense are left out."""
         try:
-            entries = json.loads((self.root / "index.json").read_bytes())["manifests"]
-            return {e["annotations"][_REF_NAME]: Descriptor.parse(e) for e in entries}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, SregistryError) as error:
-            raise StoreError(f"can't read {self.root / 'index.json'}: {error}", hint="remove that file") from error
+            entries = self._index()
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't read the store") from error
+        named: dict[str, Descriptor] = {}
+        for item in entries:
+            name = _name(item)
+            with contextlib.suppress(DocumentError):
+                if name is not None:
+                    named[name] = Descriptor.parse(item)
+        return named
+
+    def _index(self) -> list[Any]:
+        """Return the entries of index.json, none when there is none. Raises OSError."""
+        try:
+            document = json.loads((self.root / "index.json").read_bytes())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return []
+        entries = document.get("manifests") if isinstance(document, dict) else None
+        return entries if isinstance(entries, list) else []
 
     def _folder(self, name: str) -> Path:
         path = self.root / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _name(entry: object) -> str | None:
+    """Return the name that an entry of index.json gives (image-spec, annotations.md)."""
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    name = annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None
 
 
 class Ingest:
