@@ -1,0 +1,122 @@
+"""How the data blocks of an exploded layer are compressed.
+
+A Compression is part of an exploded layer's key: the same tar under the same key gives the same
+bytes. Levels are named, because a name says the purpose and survives a change of library; which
+encoder stands behind each name is this table and nothing else. What a reader accepts is in
+squashfs' `compressor id` (gzip is zlib streams and runs everywhere; zstd needs Apptainer 1.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from sregistry.errors import ConfigError
+
+#: Format of exploded layers; part of their key, raised when their bytes change.
+FORMAT = 1
+
+MIN_BLOCK, MAX_BLOCK, DEFAULT_BLOCK = 64 << 10, 1 << 20, 128 << 10
+
+Encoder = Callable[[bytes | bytearray | memoryview], bytes]
+
+
+class Codec(IntEnum):
+    """Squashfs compressor ids (squashfs 4.0, superblock) of the codecs that are written."""
+
+    GZIP = 1
+    ZSTD = 6
+
+
+def _libdeflate(level: int) -> Encoder:
+    import deflate
+
+    def encode(block: bytes | bytearray | memoryview) -> bytes:
+        return bytes(deflate.zlib_compress(block, level))
+
+    return encode
+
+
+def _igzip(level: int) -> Encoder:
+    from isal import isal_zlib
+
+    def encode(block: bytes | bytearray | memoryview) -> bytes:
+        return isal_zlib.compress(block, level)
+
+    return encode
+
+
+def _zstd(level: int) -> Encoder:
+    import threading
+
+    import zstandard
+
+    # A compressor is not safe to share among threads. A one-shot frame keeps its window within the
+    # block, which the kernel demands.
+    local = threading.local()
+
+    def encode(block: bytes | bytearray | memoryview) -> bytes:
+        if not hasattr(local, "compressor"):
+            local.compressor = zstandard.ZstdCompressor(level=level)
+        data: bytes = local.compressor.compress(block)
+        return data
+
+    return encode
+
+
+#: codec, level name → encoder. `default` is the size of mksquashfs' own default (zlib 9) or less.
+_ENCODERS: dict[tuple[Codec, str], tuple[Callable[[int], Encoder], int]] = {
+    (Codec.GZIP, "fast"): (_igzip, 2),
+    (Codec.GZIP, "default"): (_libdeflate, 6),
+    (Codec.GZIP, "small"): (_libdeflate, 12),
+    (Codec.ZSTD, "fast"): (_zstd, 1),
+    (Codec.ZSTD, "default"): (_zstd, 3),
+    (Codec.ZSTD, "small"): (_zstd, 15),
+}
+
+LEVELS = ("fast", "default", "small")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compression:
+    """Codec, level and block size in bytes of squashfs data. Raises ConfigError when made of bad values."""
+
+    codec: Codec = Codec.GZIP
+    level: str = "default"
+    block_size: int = DEFAULT_BLOCK
+
+    def __post_init__(self) -> None:
+        if (self.codec, self.level) not in _ENCODERS:
+            raise ConfigError(f"compression.level: {self.level!r} is unknown", hint="one of " + ", ".join(LEVELS))
+        size = self.block_size
+        if not MIN_BLOCK <= size <= MAX_BLOCK or size & (size - 1):
+            raise ConfigError(f"compression.block_size: {size} is no power of two from {MIN_BLOCK} to {MAX_BLOCK}")
+
+    @classmethod
+    def parse(cls, *, codec: str, level: str, block_size: int) -> Compression:
+        """Make one of configured words. Raises ConfigError that names the key."""
+        if codec.upper() not in Codec.__members__:
+            raise ConfigError(f"compression.codec: {codec!r} is unknown", hint="one of " + ", ".join(c.name.lower() for c in Codec))
+        return cls(codec=Codec[codec.upper()], level=level, block_size=block_size)
+
+    @property
+    def variant(self) -> str:
+        """The key's words as one, such as ``gzip-default-131072-1``."""
+        return f"{self.codec.name.lower()}-{self.level}-{self.block_size}-{FORMAT}"
+
+    def encoder(self) -> Encoder:
+        """Return the function that compresses one block; it may be called by many threads at once."""
+        make, level = _ENCODERS[self.codec, self.level]
+        return make(level)
+
+
+def decoder(codec: Codec) -> Callable[[bytes, int], bytes]:
+    """Return the function that expands one block, given the size of the result in bytes."""
+    if codec is Codec.ZSTD:
+        import zstandard
+
+        return lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    from isal import isal_zlib
+
+    return lambda data, size: isal_zlib.decompress(data, bufsize=size)

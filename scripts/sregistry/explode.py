@@ -1,0 +1,296 @@
+"""The explode stage: one layer's tar stream becomes squashfs blocks and an index, once for all images.
+
+```
+blob ─▶ inflate ─▶ hash (diff_id) ─▶ tar entries ─▶ blocks ─▶ compression pool ─▶ ordered writer ─▶ data
+        └──────── one thread ──────┘               tails ─▶ fragment blocks ┘                      index
+```
+
+Nothing is written to a file system but the two files: a path in a tar stream is only bytes here.
+The result is a pure function of the stream and the Compression: blocks and fragments are cut and
+placed in tar order, whatever the number of threads. Files of equal content are stored once; a block
+of zeros is a hole; the tails of all files, and files smaller than a block, share fragment blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from sregistry.compression import Compression
+from sregistry.errors import DigestMismatch, LayerError, StoreError, from_oserror
+from sregistry.index import RAW, Index, check
+from sregistry.inflate import inflate
+from sregistry.oci import Digest
+from sregistry.store import Store
+from sregistry.tar import Kind, Piece, TarReader
+
+
+def explode(store: Store, blob: Digest, diff_id: Digest, compression: Compression, threads: int) -> dict[str, Any]:
+    """Explode the layer *blob*, unless the store has it, and return the receipt.
+
+    Args:
+        store: holds the blob, takes the result.
+        blob: digest of the layer as published.
+        diff_id: digest of its uncompressed tar, from the image config.
+        compression: part of the result's key.
+        threads: of compression; the result does not depend on it.
+
+    Raises:
+        LayerError: the stream can't be read.
+        DigestMismatch: its bytes are not those of *diff_id*.
+        StoreError: the blob is missing or damaged on disk (it is removed then), or no space.
+    """
+    final = store.exploded(compression.variant, diff_id)
+    if not _whole(final):
+        with store.lock(f"explode-{compression.variant}-{diff_id.hex}"):
+            if not _whole(final):
+                path = store.blob(blob)
+                try:
+                    with path.open("rb") as file:
+                        _explode(store, file, f"layer {blob}", diff_id, compression, threads)
+                except OSError as error:
+                    raise from_oserror(error, StoreError, f"can't explode layer {blob}:") from error
+                except (LayerError, DigestMismatch):
+                    _blame(path, blob)
+                    raise
+    return _receipt(final, diff_id, compression)
+
+
+def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str, Any]:
+    """Explode a small tar of our own making and return the receipt."""
+    diff_id = Digest.of(tar)
+    final = store.exploded(compression.variant, diff_id)
+    if not _whole(final):
+        _explode(store, io.BytesIO(tar), "metadata", diff_id, compression, threads=1)
+    return _receipt(final, diff_id, compression)
+
+
+def _whole(folder: Path) -> bool:
+    return (folder / "index").is_file() and (folder / "data").is_file()
+
+
+def _receipt(folder: Path, diff_id: Digest, compression: Compression) -> dict[str, Any]:
+    holds = [{"path": str(folder / name), "size": (folder / name).stat().st_size} for name in ("data", "index")]
+    return {"diff_id": str(diff_id), "variant": compression.variant, "path": str(folder), "holds": holds}
+
+
+def _blame(path: Path, blob: Digest) -> None:
+    """Remove the blob if the disk, not the publisher, is at fault."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, blob.algorithm).hexdigest() != blob.hex:
+            path.unlink(missing_ok=True)
+            raise StoreError(f"{path} was damaged on disk and is removed", hint="run again to fetch it anew") from None
+
+
+def _explode(store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, threads: int) -> None:
+    hasher = diff_id.hasher()
+    with store.workspace() as space, ThreadPoolExecutor(threads) as pool:
+        folder = space / "layer"
+        folder.mkdir()
+        submit: Submit = pool.submit if threads > 1 else _at_once
+        with (folder / "data").open("w+b", buffering=1 << 20) as data:
+            writer = Writer(data, compression, submit, depth=2 * threads + 4 if threads > 1 else 0)
+            with Ahead(_hashed(inflate(file, name), hasher.update), depth=4 if threads > 1 else 0) as pieces:
+                reader = TarReader(pieces, name)
+                for entry in reader:
+                    check(entry, name)
+                    row = writer.index.append(entry)
+                    if entry.kind is Kind.FILE and entry.size:
+                        writer.file(row, entry.size, reader.blocks(entry, compression.block_size))
+            writer.finish()
+        found = f"{diff_id.algorithm}:{hasher.hexdigest()}"
+        if found != str(diff_id):
+            raise DigestMismatch(
+                f"{name}: its uncompressed bytes have digest {found}, but the image config says {diff_id}",
+                hint="the image was published wrongly or tampered with",
+            )
+        writer.index.write(folder / "index")
+        store.publish(folder, store.exploded(compression.variant, diff_id))
+
+
+Submit = Callable[[Callable[[Piece], tuple[int, bytes]], Piece], "Future[tuple[int, bytes]]"]
+
+
+def _at_once(function: Callable[[Piece], tuple[int, bytes]], block: Piece) -> Future[tuple[int, bytes]]:
+    future: Future[tuple[int, bytes]] = Future()
+    future.set_result(function(block))
+    return future
+
+
+def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        update(piece)
+        yield piece
+
+
+class Ahead:
+    """Runs an iterator in a thread of its own, at most *depth* pieces ahead; depth 0 runs it in place."""
+
+    def __init__(self, pieces: Iterator[bytes], depth: int) -> None:
+        self._pieces = pieces
+        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(max(depth, 1))
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True) if depth else None
+
+    def __enter__(self) -> Iterator[bytes]:
+        if self._thread is None:
+            return self._pieces
+        self._thread.start()
+        return iter(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        while self._thread is not None and self._thread.is_alive():
+            try:  # make room, so that the thread sees that nobody listens
+                self._queue.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.01)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (piece := self._queue.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def _run(self) -> None:
+        last: BaseException | None = None
+        try:
+            for piece in self._pieces:
+                self._queue.put(piece)
+                if self._stopped:
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to the reader
+            last = error
+        self._queue.put(last)
+
+
+class Writer:
+    """Cuts contents into blocks and fragments, has them compressed, and writes them in order.
+
+    The queue `_pending` holds what was submitted and not yet written, oldest first: a block's or
+    fragment's future, or what to do when all before it is written.
+    """
+
+    def __init__(self, data: IO[bytes], compression: Compression, submit: Submit, depth: int) -> None:
+        self.index = Index(compression.codec, compression.block_size)
+        self._data = data
+        self._block_size = compression.block_size
+        self._submit = submit
+        self._depth = depth
+        self._encode = compression.encoder()
+        self._pending: deque[tuple[Future[tuple[int, bytes]], int] | Callable[[], None]] = deque()
+        self._position = 0
+        self._file_start = 0
+        self._file_words: list[int] = []
+        self._known_files: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        self._known_tails: dict[bytes, tuple[int, int]] = {}
+        self._fragment = bytearray()
+
+    def file(self, row: int, size: int, blocks: Iterator[Piece]) -> None:
+        """Take the content of a file, given in blocks."""
+        full, tail_size = divmod(size, self._block_size)
+        for _ in range(full):
+            self._push(next(blocks), -1)
+        if full:
+            self._pending.append(lambda: self._end_file(row))
+        if tail_size:
+            self._tail(row, next(blocks))
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._flush_fragment()
+        self._drain(0)
+        self._data.flush()
+        self.index.data_size = self._position
+
+    def _tail(self, row: int, tail: Piece) -> None:
+        key = hashlib.sha256(tail).digest()
+        place = self._known_tails.get(key)
+        if place is None:
+            if len(self._fragment) + len(tail) > self._block_size:
+                self._flush_fragment()
+            place = self._known_tails[key] = (len(self.index.fragment_start), len(self._fragment))
+            self._fragment += tail
+        self.index.fragment[row], self.index.fragment_offset[row] = place
+
+    def _flush_fragment(self) -> None:
+        if self._fragment:
+            number = len(self.index.fragment_start)
+            self.index.fragment_start.append(0)
+            self.index.fragment_word.append(0)
+            self.index.fragment_length.append(len(self._fragment))
+            self._push(bytes(self._fragment), number)
+            self._fragment.clear()
+
+    def _push(self, block: Piece, fragment: int) -> None:
+        self._pending.append((self._submit(self._compress, block), fragment))
+        self._drain(self._depth)
+
+    def _compress(self, block: Piece) -> tuple[int, bytes]:
+        """Return a block's word and stored bytes; (0, b"") is a hole."""
+        packed = self._encode(block)
+        if len(packed) >= len(block):
+            return len(block) | RAW, bytes(block)
+        if len(packed) < len(block) >> 6 and bytes(block).count(0) == len(block):
+            return 0, b""
+        return len(packed), packed
+
+    def _drain(self, depth: int) -> None:
+        while len(self._pending) > depth:
+            item = self._pending.popleft()
+            if callable(item):
+                item()
+                continue
+            future, fragment = item
+            word, stored = future.result()
+            if fragment < 0:
+                if not self._file_words:
+                    self._file_start = self._position
+                self._file_words.append(word)
+            else:
+                if not word:  # only a file's block may be a hole
+                    stored = self._encode(bytes(self.index.fragment_length[fragment]))
+                    word = len(stored)
+                self.index.fragment_start[fragment] = self._position
+                self.index.fragment_word[fragment] = word
+            self._data.write(stored)
+            self._position += len(stored)
+
+    def _end_file(self, row: int) -> None:
+        """All blocks of a file are written: take them back if an earlier file has the same."""
+        words, start = self._file_words, self._file_start
+        self._file_words = []
+        index = self.index
+        known = self._known_files.setdefault(tuple(words), [])
+        for other, first in known:
+            if self._equal(other, start, self._position - start):
+                self._data.seek(start)
+                self._data.truncate()
+                self._position = start
+                index.start[row], index.first_block[row] = other, first
+                return
+        known.append((start, len(index.words)))
+        index.start[row], index.first_block[row] = start, len(index.words)
+        index.words.extend(words)
+
+    def _equal(self, one: int, other: int, size: int) -> bool:
+        """Compare two stretches of what was written."""
+        step = 1 << 20
+        same = True
+        for at in range(0, size, step):
+            length = min(step, size - at)
+            self._data.seek(one + at)
+            part = self._data.read(length)
+            self._data.seek(other + at)
+            if part != self._data.read(length):
+                same = False
+                break
+        self._data.seek(0, io.SEEK_END)
+        return same

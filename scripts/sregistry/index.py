@@ -1,0 +1,246 @@
+"""The index of an exploded layer: its entries in tar order, as columns.
+
+```
+| magic 8 | Header | kind u8[n] | mode u16[n] | uid u32[n] | … one array a column … | heap_at u64[2n+1]
+| block words u32[] | fragment starts u64[] | fragment words u32[] | fragment lengths u32[] | xattrs_at u64[x+1]
+| heap: path, link, path, link … | xattr heap | sha256 of all before, 32 |
+```
+
+Columns instead of records: a million entries load in milliseconds and cost some 70 bytes each.
+Little-endian; the file is checked against its own digest when it is read. `start`, `first_block`,
+`fragment` and `fragment_offset` say where a file's content is in the layer's `data`, in squashfs'
+own terms (block words: squashfs 4.0, "Data blocks": bits 0–23 size, bit 24 raw, 0 a hole).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sregistry.compression import Codec
+from sregistry.errors import LayerError, StoreError, from_oserror
+from sregistry.tar import Entry
+
+MAGIC = b"SRXLAYER"
+#: No fragment, no extended attributes.
+NONE = 0xFFFFFFFF
+RAW = 1 << 24
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+_HEADER = struct.Struct("<IHHIIIQQQQ")
+_DIGEST = 32
+_COLUMNS = {
+    "kind": "B",
+    "mode": "H",
+    "uid": "I",
+    "gid": "I",
+    "mtime": "q",
+    "size": "Q",
+    "major": "I",
+    "minor": "I",
+    "xattr": "I",
+    "start": "Q",
+    "first_block": "I",
+    "fragment": "I",
+    "fragment_offset": "I",
+}
+
+
+class Header(NamedTuple):
+    """The fixed part after the magic; sizes in bytes."""
+
+    block_size: int
+    codec: int
+    reserved: int
+    entries: int
+    blocks: int
+    fragments: int
+    xattr_sets: int
+    data_size: int
+    heap_size: int
+    xattr_heap_size: int
+
+
+class Index:
+    """The columns of one layer. Row *i* is the *i*-th entry of the tar stream."""
+
+    kind: array[int]
+    mode: array[int]
+    uid: array[int]
+    gid: array[int]
+    mtime: array[int]
+    size: array[int]
+    major: array[int]
+    minor: array[int]
+    xattr: array[int]
+    start: array[int]
+    first_block: array[int]
+    fragment: array[int]
+    fragment_offset: array[int]
+
+    def __init__(self, codec: Codec, block_size: int) -> None:
+        self.codec = codec
+        self.block_size = block_size
+        self.data_size = 0
+        for name, code in _COLUMNS.items():
+            setattr(self, name, array(code))
+        self.heap_at = array("Q", [0])
+        self.words = array("I")
+        self.fragment_start = array("Q")
+        self.fragment_word = array("I")
+        self.fragment_length = array("I")
+        self.xattrs_at = array("Q", [0])
+        self._heap = bytearray()
+        self._xattr_heap = bytearray()
+        self._xattr_sets: dict[Xattrs, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def path(self, row: int) -> bytes:
+        """Return the entry's path, cleaned."""
+        return bytes(self._heap[self.heap_at[2 * row] : self.heap_at[2 * row + 1]])
+
+    def link(self, row: int) -> bytes:
+        """Return the target of a symlink or hard link."""
+        return bytes(self._heap[self.heap_at[2 * row + 1] : self.heap_at[2 * row + 2]])
+
+    def paths(self) -> Iterable[bytes]:
+        """Yield the paths of all rows, in order."""
+        heap, at = bytes(self._heap), self.heap_at
+        return (heap[at[i] : at[i + 1]] for i in range(0, 2 * len(self), 2))
+
+    def xattrs(self, row: int) -> Xattrs:
+        """Return the entry's extended attributes as (full name, value)."""
+        number = self.xattr[row]
+        if number == NONE:
+            return ()
+        data = bytes(self._xattr_heap[self.xattrs_at[number] : self.xattrs_at[number + 1]])
+        found = []
+        while data:
+            names, values = struct.unpack_from("<II", data)
+            found.append((data[8 : 8 + names], data[8 + names : 8 + names + values]))
+            data = data[8 + names + values :]
+        return tuple(found)
+
+    def blocks(self, row: int) -> Sequence[int]:
+        """Return the words of a file's full blocks, in order."""
+        count = self.size[row] // self.block_size
+        return self.words[self.first_block[row] : self.first_block[row] + count]
+
+    def append(self, entry: Entry) -> int:
+        """Add an entry without content and return its row."""
+        row = len(self.kind)
+        self.kind.append(entry.kind)
+        self.mode.append(entry.mode)
+        self.uid.append(entry.uid)
+        self.gid.append(entry.gid)
+        self.mtime.append(entry.mtime)
+        self.size.append(entry.size)
+        self.major.append(entry.major)
+        self.minor.append(entry.minor)
+        self.xattr.append(self._xattr_set(entry.xattrs) if entry.xattrs else NONE)
+        self.start.append(0)
+        self.first_block.append(0)
+        self.fragment.append(NONE)
+        self.fragment_offset.append(0)
+        self._heap += entry.path
+        self.heap_at.append(len(self._heap))
+        self._heap += entry.link
+        self.heap_at.append(len(self._heap))
+        return row
+
+    def _xattr_set(self, xattrs: Xattrs) -> int:
+        number = self._xattr_sets.get(xattrs)
+        if number is None:
+            number = self._xattr_sets[xattrs] = len(self.xattrs_at) - 1
+            for name, value in xattrs:
+                self._xattr_heap += struct.pack("<II", len(name), len(value)) + name + value
+            self.xattrs_at.append(len(self._xattr_heap))
+        return number
+
+    def write(self, path: Path) -> None:
+        """Write the index. Raises OSError."""
+        header = Header(
+            block_size=self.block_size,
+            codec=self.codec,
+            reserved=0,
+            entries=len(self),
+            blocks=len(self.words),
+            fragments=len(self.fragment_start),
+            xattr_sets=len(self.xattrs_at) - 1,
+            data_size=self.data_size,
+            heap_size=len(self._heap),
+            xattr_heap_size=len(self._xattr_heap),
+        )
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            parts = [little(column) for _, column, _ in self._arrays(header)]
+            for part in [MAGIC, _HEADER.pack(*header), *parts, self._heap, self._xattr_heap]:
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """Read an index.
+
+        Raises:
+            StoreError: it can't be read, or its bytes are damaged.
+        """
+        try:
+            data = memoryview(path.read_bytes())
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't read") from error
+        start = len(MAGIC) + _HEADER.size
+        if len(data) < start + _DIGEST or data[:8] != MAGIC or hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
+            raise StoreError(f"{path} is damaged", hint=f"remove the folder {path.parent}; the next run makes it anew")
+        header = Header(*_HEADER.unpack_from(data, len(MAGIC)))
+        index = cls(Codec(header.codec), header.block_size)
+        index.data_size = header.data_size
+        at = start
+        for name, column, count in index._arrays(header):
+            end = at + count * column.itemsize
+            fresh = array(column.typecode)
+            fresh.frombytes(data[at:end])
+            if sys.byteorder == "big":
+                fresh.byteswap()
+            setattr(index, name, fresh)
+            at = end
+        index._heap = bytearray(data[at : at + header.heap_size])
+        at += header.heap_size
+        index._xattr_heap = bytearray(data[at : at + header.xattr_heap_size])
+        return index
+
+    def _arrays(self, header: Header) -> list[tuple[str, array[int], int]]:
+        """Return every array's name, itself and its length in file order."""
+        counts = {
+            **dict.fromkeys(_COLUMNS, header.entries),
+            "heap_at": 2 * header.entries + 1,
+            "words": header.blocks,
+            "fragment_start": header.fragments,
+            "fragment_word": header.fragments,
+            "fragment_length": header.fragments,
+            "xattrs_at": header.xattr_sets + 1,
+        }
+        return [(name, getattr(self, name), count) for name, count in counts.items()]
+
+
+def check(entry: Entry, name: str) -> None:
+    """Refuse what no file system holds. Raises LayerError that shows the path."""
+    if len(entry.path) > 0xFFFF or len(entry.link) > 0xFFFF:
+        raise LayerError(f"{name}: a path of more than 65,535 bytes: {entry.path[:60]!r}…")
+
+
+def little(column: array[int]) -> bytes:
+    """Return a column's bytes, little-endian."""
+    if sys.byteorder == "big":
+        column = array(column.typecode, column)
+        column.byteswap()
+    return column.tobytes()

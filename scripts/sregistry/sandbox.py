@@ -1,0 +1,378 @@
+"""The sandbox stage: layers merged into one root file system, in memory, nothing unpacked.
+
+Order of precedence, lowest first: base environment, image layers, metadata. The base environment is
+laid *under* the merged image layers, so that a layer's whiteout can't take it away.
+
+Rules of merging: OCI image-spec 1.1, layer.md ("Applying Changesets", "Whiteouts"), as umoci and
+containerd apply them:
+
+* a path's parents are resolved inside the tree, symlinks included, never above its root;
+* an entry replaces what is there, but a directory over a directory only changes its metadata;
+* a whiteout or opaque marker hides what lower layers made, whatever its place in its layer;
+* a hard link shares the inode of its target, which this or a lower layer made.
+
+The packed sandbox is a file of columns in breadth-first order: row 0 is the root, the children of a
+directory are consecutive rows in the order of their names' bytes.
+
+```
+| magic 8 | rows u64 | names u64 | layers u64 | source u64[n] | first_child u32[n] | child_count u32[n] | name_at u64[n+1]
+| names | folders of the exploded layers, separated by NUL | sha256 of all before |
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import sys
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from sregistry.errors import LayerError, StoreError, from_oserror
+from sregistry.index import Index, little
+from sregistry.store import write_atomic
+from sregistry.tar import Kind
+
+MAGIC = b"SRXSANDB"
+#: Source of a directory that no layer describes.
+IMPLIED = (1 << 64) - 1
+
+_WHITEOUT = b".wh."
+_RESERVED = b".wh..wh."
+_OPAQUE = b".wh..wh..opq"
+_MAX_LINKS = 255  # as Linux' MAXSYMLINKS, but generous: it only stops loops
+_HEAD = struct.Struct("<QQQ")
+
+
+class Directory:
+    """A directory while merging: its children, where its metadata is, the last layer that wrote in it."""
+
+    __slots__ = ("children", "layer", "source")
+
+    def __init__(self, source: int, layer: int) -> None:
+        self.children: dict[bytes, Directory | int] = {}
+        self.source = source
+        self.layer = layer
+
+
+Node = Directory | int  # anything but a directory is its source: layer number << 32 | row
+
+
+class Merger:
+    """The tree while layers are applied. Layer numbers are positions in *layers*."""
+
+    def __init__(self, layers: Sequence[Index]) -> None:
+        self._layers = layers
+        self.root = Directory(IMPLIED, -1)
+        self._layer = -1
+        self._cache: dict[bytes, Directory] = {}
+        self._linked: set[tuple[int, bytes]] = set()
+        self._aside: dict[bytes, int] = {}
+
+    def apply(self, number: int) -> None:
+        """Apply a layer over what is there. Raises LayerError that names the layer and the path."""
+        self._begin(number)
+        index = self._layers[number]
+        high = number << 32
+        cache = self._cache
+        for row, (path, kind) in enumerate(zip(index.paths(), index.kind, strict=True)):
+            parent, _, name = path.rpartition(b"/")
+            if name.startswith(_WHITEOUT):
+                self._whiteout(parent, name)
+                continue
+            if _RESERVED in path and (b"/" + path).find(b"/" + _RESERVED) >= 0:
+                self._aside[path] = high | row  # hard links of old aufs layers may name it
+                continue
+            if not path:
+                if kind != Kind.DIRECTORY:
+                    raise self._fail(path, "the root must be a directory")
+                self.root.source = high | row
+                self.root.layer = number
+                continue
+            directory = cache.get(parent) or self._parent(parent)
+            old = directory.children.get(name)
+            if kind == Kind.DIRECTORY:
+                if isinstance(old, Directory):
+                    old.source = high | row
+                    old.layer = number
+                    continue
+                new: Node = Directory(high | row, number)
+            elif kind == Kind.HARD_LINK:
+                new = self._target(path, index.link(row))
+                self._linked.add((id(directory), name))
+            else:
+                new = high | row
+            if old is not None and (isinstance(old, Directory) or self._is_symlink(old)):
+                cache.clear()
+            directory.children[name] = new
+
+    def underlay(self, number: int) -> None:
+        """Apply a layer under what is there: only what is missing is added.
+
+        A directory that is a symlink in the image has its target made, because it is a mount point.
+        """
+        self._begin(number)
+        index = self._layers[number]
+        for row, (path, kind) in enumerate(zip(index.paths(), index.kind, strict=True)):
+            source = number << 32 | row
+            if not path:
+                if self.root.source == IMPLIED:
+                    self.root.source = source
+                continue
+            parent, _, name = path.rpartition(b"/")
+            directory = self._parent(parent)
+            old = directory.children.get(name)
+            if kind != Kind.DIRECTORY:
+                directory.children.setdefault(name, source)
+            elif old is None:
+                directory.children[name] = Directory(source, number)
+            elif not isinstance(old, Directory) and self._is_symlink(old):
+                made = self._walk(path, create=True, keep=True)
+                if made is not None and made.source == IMPLIED and made.layer == number and not made.children:
+                    made.source = source
+
+    def _begin(self, number: int) -> None:
+        self._layer = number
+        self._cache.clear()
+        self._linked.clear()
+        self._aside.clear()
+
+    def _parent(self, path: bytes) -> Directory:
+        directory = self._walk(path, create=True)
+        assert directory is not None
+        self._cache[path] = directory
+        return directory
+
+    def _walk(self, path: bytes, *, create: bool, keep: bool = False) -> Directory | None:
+        """Find the directory at *path*, symlinks resolved inside the tree.
+
+        With *create*, what is missing is made and each directory on the way is marked as written by
+        this layer; what is no directory is replaced, or, with *keep*, ends the walk.
+        """
+        todo = deque(path.split(b"/") if path else ())
+        trail = [self.root]
+        links = 0
+        if create:
+            self.root.layer = self._layer
+        while todo:
+            name = todo.popleft()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if len(trail) > 1:
+                    trail.pop()
+                continue
+            here = trail[-1]
+            child = here.children.get(name)
+            if child is not None and not isinstance(child, Directory) and self._is_symlink(child):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise self._fail(path, "too many symbolic links, a loop")
+                target = self._link(child)
+                if target.startswith(b"/"):
+                    del trail[1:]
+                todo.extendleft(reversed(target.split(b"/")))
+                continue
+            if not isinstance(child, Directory):
+                if not create or (keep and child is not None):
+                    return None
+                child = here.children[name] = Directory(IMPLIED, self._layer)
+            if create:
+                child.layer = self._layer
+            trail.append(child)
+        return trail[-1]
+
+    def _target(self, path: bytes, link: bytes) -> int:
+        """Return the inode that a hard link names."""
+        parent, _, name = link.rpartition(b"/")
+        directory = self._walk(parent, create=False)
+        found = directory.children.get(name) if directory and name else directory
+        if found is None:
+            found = self._aside.get(link)
+        if found is None:
+            raise self._fail(path, f"a hard link to {_show(link)}, which does not exist")
+        if isinstance(found, Directory):
+            raise self._fail(path, f"a hard link to the directory {_show(link)}")
+        return found
+
+    def _whiteout(self, parent: bytes, name: bytes) -> None:
+        directory = self._walk(parent, create=False)
+        if name == _OPAQUE:
+            for child in list(directory.children) if directory else ():
+                self._hide(directory, child)
+        elif not name.startswith(_RESERVED):
+            hidden = name[len(_WHITEOUT) :]
+            if hidden in (b"", b".", b".."):
+                raise self._fail(parent + b"/" + name, "a whiteout of nothing")
+            self._hide(directory, hidden)
+
+    def _hide(self, directory: Directory | None, name: bytes) -> None:
+        """Remove what lower layers made; what this layer wrote stays, with the directories above it."""
+        child = directory.children.get(name) if directory else None
+        if directory is None or child is None:
+            return
+        if isinstance(child, Directory):
+            if child.layer == self._layer:
+                for below in list(child.children):
+                    self._hide(child, below)
+                return
+        elif child >> 32 == self._layer or (id(directory), name) in self._linked:
+            return
+        del directory.children[name]
+        self._cache.clear()
+
+    def _is_symlink(self, source: int) -> bool:
+        return self._layers[source >> 32].kind[source & 0xFFFFFFFF] == Kind.SYMLINK
+
+    def _link(self, source: int) -> bytes:
+        return self._layers[source >> 32].link(source & 0xFFFFFFFF)
+
+    def _fail(self, path: bytes, message: str) -> LayerError:
+        return LayerError(f"layer {self._layer} of the image: {_show(path)}: {message}")
+
+
+class Sandbox:
+    """The merged root file system, packed: columns in breadth-first order (see the module's drawing).
+
+    `folders` are the exploded layers it is made of; layer numbers are positions in it. `source` of a row is layer number << 32 | row in that layer's Index, or IMPLIED. Rows of one
+    source are one inode with several names.
+    """
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        self.folders = tuple(folders)
+        self.source = array("Q")
+        self.first_child = array("I")
+        self.child_count = array("I")
+        self.name_at = array("Q", [0])
+        self._names = b""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, row: int) -> bytes:
+        """Return the row's last path component; the root's is empty."""
+        return self._names[self.name_at[row] : self.name_at[row + 1]]
+
+    def children(self, row: int) -> range:
+        """Return the rows of a directory's children, sorted by name."""
+        return range(self.first_child[row], self.first_child[row] + self.child_count[row])
+
+    @classmethod
+    def pack(cls, root: Directory, folders: Sequence[Path]) -> Sandbox:
+        """Lay the tree out in breadth-first order."""
+        packed = cls(folders)
+        names = bytearray()
+        packed._add(root, b"", names)
+        directories: deque[tuple[int, Directory]] = deque([(0, root)])
+        while directories:
+            row, directory = directories.popleft()
+            packed.first_child[row] = len(packed)
+            packed.child_count[row] = len(directory.children)
+            for name in sorted(directory.children):
+                child = directory.children[name]
+                if isinstance(child, Directory):
+                    directories.append((len(packed), child))
+                packed._add(child, name, names)
+        packed._names = bytes(names)
+        return packed
+
+    def _add(self, node: Node, name: bytes, names: bytearray) -> None:
+        self.source.append(node.source if isinstance(node, Directory) else node)
+        self.first_child.append(0)
+        self.child_count.append(0)
+        names += name
+        self.name_at.append(len(names))
+
+    def is_directory(self, row: int, layers: Sequence[Index]) -> bool:
+        """Tell whether the row is a directory."""
+        source = self.source[row]
+        return source == IMPLIED or layers[source >> 32].kind[source & 0xFFFFFFFF] == Kind.DIRECTORY
+
+    def write(self, path: Path) -> None:
+        """Write the packed sandbox. Raises OSError."""
+        folders = b"\0".join(os.fsencode(folder) for folder in self.folders)
+        head = _HEAD.pack(len(self), len(self._names), len(folders))
+        columns = [self.source, self.first_child, self.child_count, self.name_at]
+        data = b"".join([MAGIC, head, *map(little, columns), self._names, folders])
+        write_atomic(path, data + hashlib.sha256(data).digest())
+
+    @classmethod
+    def read(cls, path: Path) -> Sandbox:
+        """Read a packed sandbox. Raises StoreError: it can't be read or is damaged."""
+        try:
+            data = memoryview(path.read_bytes())
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't read") from error
+        at = len(MAGIC) + _HEAD.size
+        if len(data) < at + 32 or data[:8] != MAGIC or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise StoreError(f"{path} is damaged", hint="remove that file and run again")
+        rows, names, folders = _HEAD.unpack_from(data, len(MAGIC))
+        packed = cls()
+        columns = {"source": rows, "first_child": rows, "child_count": rows, "name_at": rows + 1}
+        for field, count in columns.items():
+            column = array(getattr(packed, field).typecode)
+            end = at + count * column.itemsize
+            column.frombytes(data[at:end])
+            if sys.byteorder == "big":
+                column.byteswap()
+            setattr(packed, field, column)
+            at = end
+        packed._names = bytes(data[at : at + names])
+        packed.folders = tuple(Path(os.fsdecode(part)) for part in bytes(data[at + names : at + names + folders]).split(b"\0"))
+        return packed
+
+
+def merge(folders: Sequence[Path]) -> Sandbox:
+    """Merge exploded layers into one root file system.
+
+    Args:
+        folders: of the base environment, the image's layers from the lowest, the metadata.
+
+    Raises:
+        LayerError: a layer can't be applied; the message names it and the path.
+        StoreError: an index can't be read or is damaged.
+    """
+    layers = [Index.read(folder / "index") for folder in folders]
+    merger = Merger(layers)
+    for number in range(1, len(layers) - 1):
+        merger.apply(number)
+    merger.underlay(0)
+    merger.apply(len(layers) - 1)
+    return Sandbox.pack(merger.root, folders)
+
+
+def lookup(sandbox: Sandbox, layers: Sequence[Index], path: bytes) -> int | None:
+    """Return the row at *path*, all symlinks resolved inside the root; None if there is none."""
+    todo = deque(path.split(b"/"))
+    trail = [0]
+    links = 0
+    while todo:
+        name = todo.popleft()
+        if name in (b"", b"."):
+            continue
+        if name == b"..":
+            if len(trail) > 1:
+                trail.pop()
+            continue
+        row = next((child for child in sandbox.children(trail[-1]) if sandbox.name(child) == name), None)
+        if row is None:
+            return None
+        source = sandbox.source[row]
+        if source != IMPLIED and layers[source >> 32].kind[source & 0xFFFFFFFF] == Kind.SYMLINK:
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            target = layers[source >> 32].link(source & 0xFFFFFFFF)
+            if target.startswith(b"/"):
+                del trail[1:]
+            todo.extendleft(reversed(target.split(b"/")))
+            continue
+        trail.append(row)
+    return trail[-1]
+
+
+def _show(path: bytes) -> str:
+    return "/" + path.decode(errors="backslashreplace")
