@@ -1,0 +1,227 @@
+"""The catalog: one record an image, in a TinyDB database.
+
+```
+<database>/sregistry.json         {"images": {"<id>": {record}}}
+<database>/sregistry.json.lock    held while a record is written
+```
+
+Readers need no lock: the file is replaced whole. A change is read, made and written under the lock,
+so two runs at once lose no record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tinydb import TinyDB
+from tinydb.storages import Storage
+from tinydb.table import Document, Table
+
+from sregistry.errors import CatalogError, InvalidReference, from_oserror
+from sregistry.reference import Reference, split_scheme
+from sregistry.store import write_atomic
+
+FILE = "sregistry.json"
+_TABLE = "images"
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What is known of one image.
+
+    `digest` is the manifest's, `version` the sha256 of the built file (empty for a sandbox), `image`
+    its path; `size` is the file's, `compressed_size` that of the layers, both in bytes; `created_at`
+    is UTC. `metrics` are all manifests fetched, by schema version.
+    """
+
+    client: str
+    collection: str
+    name: str
+    tag: str | None
+    uri: str
+    url: str
+    registry: str
+    digest: str
+    version: str
+    image: str | None
+    size: int
+    compressed_size: int
+    created_at: str
+    format: str
+    platform: str
+    metrics: dict[str, Any] = field(repr=False)
+    id: int = 0
+    collection_id: int = 0
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Record:
+        """Read a record; a key that it lacks is empty. Raises CatalogError: no record at all."""
+        if not isinstance(document.get("uri"), str):
+            raise CatalogError("the catalog holds a record without uri")
+        empty: dict[str, Any] = {"str": "", "int": 0, "dict[str, Any]": {}}
+        return cls(**{f.name: document.get(f.name, empty.get(str(f.type))) for f in fields(cls)})
+
+    def json(self) -> dict[str, Any]:
+        """Return the record as JSON has it."""
+        return asdict(self)
+
+    @property
+    def label(self) -> str:
+        """The uri, with the version of a local image."""
+        return f"{self.uri}@{self.version}" if self.version else self.uri
+
+    @property
+    def location(self) -> str:
+        """Path of a local image, else the address of the manifest."""
+        return self.image or self.url
+
+    @property
+    def created(self) -> datetime:
+        """When the image was recorded."""
+        try:
+            return datetime.strptime(self.created_at, _TIME).replace(tzinfo=UTC)
+        except ValueError:
+            return datetime.fromtimestamp(0, UTC)
+
+
+def timestamp(now: datetime) -> str:
+    """Return *now* as `created_at` has it."""
+    return now.astimezone(UTC).strftime(_TIME)
+
+
+class Catalog:
+    """The records in the folder *database*, which is made with the first record."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = database / FILE
+
+    def records(self) -> list[Record]:
+        """Return all records, oldest first. Raises CatalogError."""
+        with self._open() as table:
+            found = [Record.parse({**document, "id": document.doc_id}) for document in table.all()]
+        return sorted(found, key=lambda record: (record.created_at, record.id))
+
+    def add(self, record: Record) -> tuple[Record, bool]:
+        """Keep *record* and return it with its ids, and whether it is new.
+
+        The record of the same image (client, registry, uri and path) is updated and keeps its id. A
+        record of another image at that path goes: its file was replaced.
+
+        Raises:
+            CatalogError: the database can't be read or written.
+        """
+        identity = _identity(record.json())
+        with self._lock(), self._open() as table:
+            documents = table.all()
+            there = [d for d in documents if d.get("image") == record.image and (record.image or _identity(d) == identity)]
+            known = [d for d in there if _identity(d) == identity]
+            collections = {d.get("collection"): int(d.get("collection_id") or 0) for d in documents}
+            record = replace(
+                record,
+                id=known[0].doc_id if known else max((d.doc_id for d in documents), default=0) + 1,
+                collection_id=collections.get(record.collection) or max(collections.values(), default=0) + 1,
+            )
+            if known and known[0].get("version") == record.version and known[0].get("created_at"):
+                record = replace(record, created_at=known[0]["created_at"])
+            table.upsert(Document(record.json(), doc_id=record.id))
+            replaced = [d.doc_id for d in there if d.doc_id != record.id]
+            if replaced:
+                table.remove(doc_ids=replaced)
+        return record, not known
+
+    def find(self, text: str, *, registry: str, collection: str) -> Record:
+        """Return the newest record that *text* means.
+
+        Args:
+            text: as `pull` takes it, a short name too; or as `images` prints it.
+            registry, collection: what a name without them means.
+
+        Raises:
+            CatalogError: there is none.
+            InvalidReference: the text names no image.
+        """
+        records = self.records()
+        scheme, rest = split_scheme(text)
+        if scheme:
+            records = [record for record in records if record.client == scheme]
+        found = [record for record in records if rest in (record.label, record.uri)]
+        if not found:
+            found = _matches(records, Reference.parse(rest, registry=registry, collection=collection), rest)
+        if not found:
+            raise CatalogError(f"{text}: no such image in {self.path}", hint="`sregistry images` lists them")
+        return found[-1]
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = FileLock(f"{self.path}.lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise from_oserror(error, CatalogError, "can't write the catalog") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Table]:
+        with TinyDB(self.path, storage=_File) as database:
+            yield database.table(_TABLE)
+
+
+class _File(Storage):
+    """A JSON file that is replaced whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, dict[str, Any]] | None:
+        try:
+            data = json.loads(self._path.read_bytes() or b"{}")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise from_oserror(error, CatalogError, "can't read the catalog") from error
+        except ValueError as error:
+            data = error
+        valid = isinstance(data, dict) and all(
+            isinstance(table, dict) and all(k.isdigit() and isinstance(d, dict) for k, d in table.items()) for table in data.values()
+        )
+        if not valid:
+            raise CatalogError(f"the catalog {self._path} is damaged", hint="restore it from a backup, or move it away and pull again")
+        return data or None
+
+    def write(self, data: dict[str, dict[str, Any]]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path, json.dumps(data, indent=1, sort_keys=True).encode())
+        except OSError as error:
+            raise from_oserror(error, CatalogError, "can't write the catalog") from error
+
+
+def _identity(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(document.get(key) for key in ("client", "registry", "uri"))
+
+
+def _matches(records: Iterable[Record], wanted: Reference, text: str) -> list[Record]:
+    try:
+        named = Reference.parse(text, registry="", collection="").registry
+    except InvalidReference:
+        named = ""
+    return [
+        record
+        for record in records
+        if f"{record.collection}/{record.name}".rstrip("/") == wanted.repository
+        and (not named or record.registry == named)
+        and (not wanted.version or record.version.startswith(wanted.version))
+        and (record.digest == str(wanted.digest) if wanted.digest else record.tag == wanted.tag)
+    ]

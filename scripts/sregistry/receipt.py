@@ -1,0 +1,123 @@
+"""Receipts: small JSON files that the rules make; what they vouch for lies elsewhere.
+
+```
+{"holds": [{"path": …, "size": …[, "mtime_ns": …][, "inode": …]}], … what the stage has to say …}
+```
+
+`size` null asks only that the path is there. An image's name may be taken by another image of the
+same size (squashfs pads to 4 KiB), so its receipt holds the time of the file as well, a sandbox's
+the number of its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.store import write_atomic
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a receipt. Raises StoreError: it can't be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise from_oserror(error, StoreError, "can't read") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: {error}", hint="remove that file") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is damaged: no JSON object", hint="remove that file")
+    return value
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Write a receipt whole; equal values give equal bytes. Raises StoreError."""
+    publish(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write an output file whole; its folder is made. Raises StoreError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError as error:
+        raise from_oserror(error, StoreError, "can't write") from error
+
+
+def hold(path: Path) -> dict[str, Any]:
+    """Return the entry of `holds` for a published image. Raises OSError."""
+    found = path.stat()
+    if path.is_dir():
+        return {"path": str(path), "size": None, "inode": found.st_ino}
+    return {"path": str(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def stale(receipt: dict[str, Any]) -> bool:
+    """Tell whether something that the receipt holds is gone or another."""
+    return not all(_held(item) for item in receipt.get("holds", ()))
+
+
+def _held(item: dict[str, Any]) -> bool:
+    try:
+        found = Path(item["path"]).stat()
+    except OSError:
+        return False
+    return (
+        item["size"] in (None, found.st_size)
+        and item.get("mtime_ns") in (None, found.st_mtime_ns)
+        and item.get("inode") in (None, found.st_ino)
+    )
+
+
+def discard(path: Path, value: dict[str, Any]) -> None:
+    """Remove a receipt that no longer counts; a manifest that was pinned before a failed refresh comes back."""
+    pinned = value.get("pinned")
+    if pinned:
+        publish(path, pinned["text"].encode())
+        os.utime(path, ns=(pinned["mtime_ns"], pinned["mtime_ns"]))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(results: Path, keys: Iterable[str], variant: str, store: Path) -> list[Path]:
+    """Discard the receipts of the images *keys* that are stale, damaged, failed or of another store; return them.
+
+    A receipt that is gone makes its stage run again, but only if an image needs it.
+
+    Args:
+        results: folder of the receipts.
+        keys: names of the images' folders in it.
+        variant: the compression's, in the names of the receipts of exploded layers.
+        store: where blobs and exploded layers are looked for.
+    """
+    discarded = []
+    for path in _receipts(results, keys, variant):
+        if not path.is_file():
+            continue
+        try:
+            value = read(path)
+        except SregistryError as error:
+            value = {"error": str(error)}
+        if "error" in value or value.get("store") not in (None, str(store)) or stale(value):
+            discard(path, value)
+            discarded.append(path)
+    return discarded
+
+
+def _receipts(results: Path, keys: Iterable[str], variant: str) -> dict[Path, None]:
+    found: dict[Path, None] = {}
+    for key in keys:
+        folder = results / key
+        found |= dict.fromkeys(folder / name for name in ("manifest.json", "metadata.json", "image.json", "record.json"))
+        try:
+            layers = [str(layer["digest"]) for layer in read(folder / "manifest.json")["layers"]]
+        except (SregistryError, KeyError, TypeError):
+            continue
+        for digest in layers:
+            found[results / "layer" / f"{digest}.json"] = None
+            found[results / "explode" / f"{digest}.{variant}.json"] = None
+    return found

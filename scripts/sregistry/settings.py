@@ -1,0 +1,295 @@
+"""What the user set, where: the command line, the environment, the configuration file, the defaults.
+
+```
+--config, --configfile  >  environment  >  config/config.yaml  >  default
+```
+
+`Settings` are the pipeline's, `RegistrySettings` one registry's. A registry is data: its row in
+registries.yaml, with ``SREGISTRY_<CLIENT>_…`` on top. A token comes from the environment only and
+shows up nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sregistry.compression import Compression
+from sregistry.errors import ConfigError, InvalidReference
+from sregistry.oci import Platform
+from sregistry.reference import Reference
+
+#: Format → ending of the file's name.
+FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
+BUILDERS = ("native", "mksquashfs", "singularity")
+
+#: The client of any host that has no row in registries.yaml.
+ANY = "oci"
+
+#: Configuration key → environment variable. SINGULARITY_CACHEDIR and the platform's pair included.
+VARIABLES = {
+    "client": "SREGISTRY_CLIENT",
+    "storage": "SREGISTRY_STORAGE",
+    "database": "SREGISTRY_DATABASE",
+    "cache": "SINGULARITY_CACHEDIR",
+    "connections": "SREGISTRY_PYTHON_THREADS",
+    "docker_cmd": "SREGISTRY_DOCKER_CMD",
+}
+
+DEFAULTS: dict[str, Any] = {
+    "client": "nvidia",
+    "platform": None,
+    "format": "sif",
+    "compression": {"codec": "gzip", "level": "default", "block_size": 131072},
+    "builder": "native",
+    "storage": "~/.singularity/shub",
+    "database": "~/.singularity",
+    "cache": "~/.singularity",
+    "connections": 9,
+    "refresh": False,
+    "docker_cmd": False,
+}
+
+_TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrySettings:
+    """How to reach one registry; `token` is read from the variable `token_variable`."""
+
+    client: str
+    base: str
+    collection: str
+    https: bool
+    version: str
+    username: str | None
+    token: str | None = field(repr=False)
+    token_variable: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The pipeline's settings. `disable` means: no catalog, images go to the current folder."""
+
+    client: str
+    platform: Platform
+    format: str
+    compression: Compression
+    builder: str
+    storage: Path
+    database: Path
+    cache: Path
+    connections: int
+    refresh: bool
+    docker_cmd: bool
+    disable: bool
+
+    @classmethod
+    def load(cls, *, given: Mapping[str, Any] | None = None, file: Mapping[str, Any] | None = None, environ: Mapping[str, str]) -> Settings:
+        """Choose each setting from where it weighs most.
+
+        Args:
+            given: keys of the command line.
+            file: keys of the configuration file.
+            environ: the process's environment.
+
+        Raises:
+            ConfigError: a bad value; the message names its key or variable.
+        """
+        choice = _Choice(given or {}, file or {}, environ)
+        builder = choice.word("builder", BUILDERS)
+        if builder != "native":
+            raise ConfigError(f"builder: {builder} is not available yet", hint="use builder: native")
+        disable = flag(environ.get("SREGISTRY_DISABLE", ""), "SREGISTRY_DISABLE")
+        return cls(
+            client=choice.word("client", clients()),
+            platform=choice.platform(),
+            format=choice.word("format", tuple(FORMATS)),
+            compression=choice.compression(),
+            builder=builder,
+            storage=Path.cwd() if disable else choice.folder("storage"),
+            database=choice.folder("database"),
+            cache=choice.folder("cache"),
+            connections=choice.count("connections"),
+            refresh=choice.flag("refresh"),
+            docker_cmd=choice.flag("docker_cmd"),
+            disable=disable,
+        )
+
+    @property
+    def store(self) -> Path:
+        """Root of the store of layers."""
+        return store_root(self.cache)
+
+
+def store_root(cache: Path) -> Path:
+    """Return where the store is in the cache folder, as Singularity has it."""
+    return cache / "docker"
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The three places a setting can stand in; each method returns one setting, checked."""
+
+    given: Mapping[str, Any]
+    file: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    def find(self, key: str) -> tuple[Any, str]:
+        """Return the value of *key* and the name to blame for it. Empty values count as unset."""
+        variable = VARIABLES.get(key, "")
+        for value, name in ((self.given.get(key), key), (self.environ.get(variable), variable), (self.file.get(key), key)):
+            if value is not None and value != "":
+                return value, name
+        return DEFAULTS[key], key
+
+    def word(self, key: str, allowed: tuple[str, ...]) -> str:
+        value, name = self.find(key)
+        if value not in allowed:
+            raise ConfigError(f"{name}: {value!r} is unknown", hint="one of " + ", ".join(allowed))
+        return str(value)
+
+    def flag(self, key: str) -> bool:
+        value, name = self.find(key)
+        return flag(value, name)
+
+    def count(self, key: str) -> int:
+        value, name = self.find(key)
+        number = _integer(value, name)
+        if number < 1:
+            raise ConfigError(f"{name}: expected a number from 1, got {value}")
+        return number
+
+    def folder(self, key: str) -> Path:
+        value, name = self.find(key)
+        try:
+            path = Path(str(value)).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{name}: {value}: no such home folder") from None
+        if "\0" in str(path) or "\n" in str(path):
+            raise ConfigError(f"{name}: {value!r} is no folder name")
+        return Path.cwd() / path
+
+    def platform(self) -> Platform:
+        """The pair SREGISTRY_DOCKER_OS, …_ARCHITECTURE is one setting; what is missing in it is the host's."""
+        host = Platform.host()
+        os, architecture = self.environ.get("SREGISTRY_DOCKER_OS"), self.environ.get("SREGISTRY_DOCKER_ARCHITECTURE")
+        pair = f"{os or host.os}/{architecture or host.architecture}" if os or architecture else None
+        for text, name in (
+            (self.given.get("platform"), "platform"),
+            (pair, "SREGISTRY_DOCKER_OS, SREGISTRY_DOCKER_ARCHITECTURE"),
+            (self.file.get("platform"), "platform"),
+        ):
+            if text:
+                return platform(text, name)
+        return host
+
+    def compression(self) -> Compression:
+        """The keys of `compression` are settings of their own: one may be given alone."""
+        merged = {**DEFAULTS["compression"], **(self.file.get("compression") or {}), **(self.given.get("compression") or {})}
+        size = _integer(merged["block_size"], "compression.block_size")
+        return Compression.parse(codec=str(merged["codec"]), level=str(merged["level"]), block_size=size)
+
+
+def platform(text: str, name: str) -> Platform:
+    """Read a platform. Raises ConfigError that blames *name*."""
+    try:
+        return Platform.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {text!r} is no platform", hint=error.hint) from None
+
+
+def flag(value: object, name: str) -> bool:
+    """Read a switch: yes, true, t, 1 and y are on, in any case. Raises ConfigError for nonsense."""
+    word = str(value).strip().lower()
+    if word not in _TRUE + _FALSE:
+        raise ConfigError(f"{name}: {str(value)!r} is neither yes nor no", hint="use yes or no")
+    return word in _TRUE
+
+
+def _integer(value: object, name: str) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value).strip()):
+        raise ConfigError(f"{name}: expected a whole number, got {value!r}")
+    return int(str(value))
+
+
+def registry(client: str, environ: Mapping[str, str], *, base: str | None = None) -> RegistrySettings:
+    """Return how to reach the registry of *client*.
+
+    Args:
+        client: a row of registries.yaml.
+        environ: ``SREGISTRY_<CLIENT>_BASE``, ``…_NOHTTPS``, ``…_VERSION``, ``…_USERNAME`` and the
+            token's variable go before the row.
+        base: host[:port], for the client of any host.
+
+    Raises:
+        ConfigError: an unknown client, or a variable with a bad value.
+    """
+    rows = _registries()
+    if client not in rows:
+        raise ConfigError(f"client {client!r} is unknown", hint="one of " + ", ".join(rows))
+    row = rows[client]
+    prefix = f"SREGISTRY_{client.upper()}_"
+    variable = f"{prefix}TOKEN"
+    token = (environ.get(variable) or "").strip() or None
+    if token and not (token.isascii() and token.isprintable()):
+        raise ConfigError(f"{variable}: holds characters that no token has", hint="export it again, without blanks or line ends")
+    version = environ.get(f"{prefix}VERSION") or str(row.get("version", "v2"))
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", version):
+        raise ConfigError(f"{prefix}VERSION: {version!r} is no version", hint="such as v2")
+    return RegistrySettings(
+        client=client,
+        base=base or _host(environ.get(f"{prefix}BASE") or str(row.get("base", "")), f"{prefix}BASE"),
+        collection=str(row.get("collection", "")),
+        https=not flag(environ.get(f"{prefix}NOHTTPS", ""), f"{prefix}NOHTTPS"),
+        version=version,
+        username=environ.get(f"{prefix}USERNAME") or row.get("username"),
+        token=token,
+        token_variable=variable,
+    )
+
+
+def _host(base: str, name: str) -> str:
+    """Check host[:port]: the reference grammar's judgement, so that both agree."""
+    if not base:
+        return base
+    try:
+        valid = Reference.parse(f"{base}/a/b", registry=base, collection="").registry == base
+    except InvalidReference:
+        valid = False
+    if not valid:
+        raise ConfigError(f"{name}: {base!r} is no host", hint="write host or host:port, without https:// and path")
+    return base
+
+
+def clients() -> tuple[str, ...]:
+    """Return the names of the known clients."""
+    return tuple(_registries())
+
+
+def client_of(host: str, environ: Mapping[str, str]) -> str:
+    """Return the client whose registry is *host*, else `ANY`: a token goes to no other host than its own."""
+    for client, row in _registries().items():
+        if host == (environ.get(f"SREGISTRY_{client.upper()}_BASE") or row.get("base")) or host in row.get("aliases", ()):
+            return client
+    return ANY
+
+
+@functools.cache
+def _registries() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    here = Path(__file__).parent
+    # Beside the package in a wheel; in the repository, which an editable install points to, one file.
+    folder = next((f for f in (here / "config", here.parents[1] / "config") if (f / "registries.yaml").is_file()), here)
+    try:
+        rows = yaml.safe_load((folder / "registries.yaml").read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"can't read {folder / 'registries.yaml'}: {error}", hint="restore that file") from error
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise ConfigError(f"{folder / 'registries.yaml'}: expected a table of registries", hint="restore that file")
+    return rows

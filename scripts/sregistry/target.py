@@ -1,0 +1,121 @@
+"""What the user asked for, one Target an image: where it comes from and which file it becomes.
+
+```
+uri | {uri, name, platform, format} ─▶ Target ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>
+                                        └ key: results/<key>/…
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sregistry.errors import ConfigError, InvalidReference
+from sregistry.oci import Platform
+from sregistry.reference import Reference, split_scheme
+from sregistry.settings import ANY, FORMATS, Settings, client_of, clients, platform, registry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One image to be made."""
+
+    client: str
+    reference: Reference
+    platform: Platform
+    format: str
+    path: Path
+    key: str
+
+    @property
+    def uri(self) -> str:
+        """The reference with its registry, which leaves nothing to defaults."""
+        tag = f":{self.reference.tag}" if self.reference.tag else ""
+        digest = f"@{self.reference.digest}" if self.reference.digest else ""
+        return f"{self.reference.registry}/{self.reference.repository}{tag}{digest}"
+
+
+def locate(text: str, client: str, environ: Mapping[str, str]) -> tuple[str, Reference]:
+    """Return the client and the reference that *text* means.
+
+    Args:
+        text: with or without a scheme, which names the client, and a registry.
+        client: whose registry and collection are meant when the text says nothing.
+        environ: may name other hosts for the clients.
+
+    Raises:
+        InvalidReference: the text names no image.
+        ConfigError: an unknown scheme.
+    """
+    scheme, rest = split_scheme(text)
+    if scheme is not None and scheme not in clients():
+        raise ConfigError(f"{text!r}: {scheme}:// is unknown", hint="one of " + ", ".join(f"{name}://" for name in clients()))
+    settings = registry(scheme or client, environ)
+    reference = Reference.parse(rest, registry=settings.base, collection=settings.collection)
+    if reference.registry == settings.base and settings.base:
+        return settings.client, reference
+    if not reference.registry:
+        raise InvalidReference(f"{text!r} names no registry", hint="write host/name:tag")
+    owner = client_of(reference.registry, environ)
+    if owner == ANY:
+        return owner, Reference.parse(rest, registry=reference.registry, collection="")
+    row = registry(owner, environ)
+    _, _, path = rest.partition("/")
+    return owner, Reference.parse(f"{row.base}/{path}", registry=row.base, collection=row.collection)
+
+
+def targets(entries: list[Any], settings: Settings, environ: Mapping[str, str]) -> list[Target]:
+    """Return the targets of *entries*, which are references or mappings; equal ones once.
+
+    Raises:
+        ConfigError: two different images would become one file; or a bad value.
+        InvalidReference: an entry that names no image.
+    """
+    found: dict[Path, Target] = {}
+    for entry in entries:
+        target = _target({"uri": entry} if isinstance(entry, str) else entry, settings, environ)
+        other = found.setdefault(target.path, target)
+        if other.key != target.key:
+            raise ConfigError(
+                f"{_describe(other)} and {_describe(target)} would both become {target.path}", hint="give one of them another name"
+            )
+    return list(found.values())
+
+
+def _target(entry: Mapping[str, Any], settings: Settings, environ: Mapping[str, str]) -> Target:
+    client, reference = locate(entry["uri"], settings.client, environ)
+    if reference.version:
+        raise InvalidReference(f"{entry['uri']!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
+    wanted = platform(entry["platform"], "platform") if entry.get("platform") else settings.platform
+    form = entry.get("format") or settings.format
+    if form not in FORMATS:
+        raise ConfigError(f"format: {form!r} is unknown", hint="one of " + ", ".join(FORMATS))
+    name = _filename(entry.get("name") or reference.filename, FORMATS[form])
+    decides = [str(reference), str(wanted), form, name, settings.compression.variant, settings.builder, settings.docker_cmd]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.filename)[:80]
+    return Target(
+        client=client,
+        reference=reference,
+        platform=wanted,
+        format=form,
+        path=settings.storage / name,
+        key=f"{slug}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]}",
+    )
+
+
+def _filename(name: str, ending: str) -> str:
+    """Return *name* with its ending, once. A name stays in its folder and shows up in `ls`."""
+    full = name if ending and name.endswith(ending) else name + ending
+    if "/" in name or name.startswith((".", "-")) or not name.isprintable() or len(full.encode()) > 200:
+        raise ConfigError(f"name: {name[:80]!r} is no file name", hint="up to 200 letters, digits and signs, without '/'")
+    return full
+
+
+def _describe(target: Target) -> str:
+    return f"{target.uri} ({target.platform}, {target.format})"
