@@ -1,0 +1,221 @@
+"""The image stage: a sandbox becomes a file (SIF or simg) or a directory, published whole.
+
+```
+sif   | header, objects | squashfs |        simg  | launch line 31 | squashfs |        sandbox  a directory
+```
+
+An image is assembled by copying: planned tables, and stretches of exploded layers' data as they are.
+It is written beside its final name, synced and renamed; equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+from sregistry import sif
+from sregistry.compression import Compression
+from sregistry.content import Contents
+from sregistry.errors import ImageError, from_oserror
+from sregistry.index import Index
+from sregistry.rootfs import unpack
+from sregistry.sandbox import IMPLIED, Sandbox, lookup
+from sregistry.squashfs.writer import Plan, Stretch, plan
+from sregistry.tar import Kind
+
+FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
+_COPY = 64 << 20
+
+
+def build(
+    sandbox: Sandbox,
+    *,
+    format: str,
+    target: Path,
+    created: int,
+    deffile: bytes,
+    documents: Mapping[str, bytes],
+    architecture: str | None,
+) -> dict[str, Any]:
+    """Build one image and publish it under *target*; return the receipt.
+
+    Args:
+        sandbox: the merged root file system.
+        format: ``sif``, ``simg`` or ``sandbox``.
+        target: the image's final path; what is there is replaced at the end, at once.
+        created: seconds since 1970, the time of the image.
+        deffile, documents: the SIF's other objects; see `metadata.sif_objects`.
+        architecture: of the config, for an image without an ELF /bin/sh.
+
+    Returns:
+        path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
+        file; of a directory, of the packed tree), architecture, holds.
+
+    Raises:
+        ImageError: what squashfs can't hold, or no space, or no permission.
+        StoreError: an exploded layer is missing or damaged.
+    """
+    layers = [Index.read(folder / "index") for folder in sandbox.folders]
+    if format == "sandbox":
+        return _directory(sandbox, layers, target, architecture)
+    with Contents(sandbox.folders, layers) as contents:
+        architecture = _architecture(sandbox, layers, contents) or architecture
+        compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
+        planned = plan(sandbox, layers, created=created, compression=compression)
+        prefix = sif.LAUNCH_LINE
+        if format == "sif":
+            inputs = hashlib.sha256(deffile + b"".join(documents[name] for name in sorted(documents)))
+            inputs.update(planned.superblock + planned.tables)
+            prefix = sif.plan(
+                deffile,
+                documents,
+                partition_size=planned.size,
+                architecture=architecture,
+                created=created,
+                image=sif.image_id(inputs.hexdigest()),
+            ).prefix
+        size = len(prefix) + planned.size
+        with _published(target, size) as file:
+            _write(file, prefix, planned, contents)
+            file.seek(0)
+            version = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "path": str(target),
+        "format": format,
+        "size": size,
+        "version": version,
+        "architecture": architecture,
+        "inodes": planned.inodes,
+        "dropped_xattrs": sorted({os.fsdecode(name) for _, name in planned.dropped}),
+        "holds": [{"path": str(target), "size": size}],
+    }
+
+
+def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Contents) -> None:
+    file.write(prefix + planned.superblock)
+    file.flush()
+    at = len(prefix) + len(planned.superblock)
+    for stretch in planned.stretches:
+        _copy(contents.handle(stretch.layer), file.fileno(), stretch, at)
+        at += stretch.size
+    file.seek(at)
+    file.write(planned.tables)
+    file.flush()
+
+
+def _copy(source: int, target: int, stretch: Stretch, at: int) -> None:
+    """Copy bytes between files, inside the kernel (or by reflink) where both file systems can."""
+    offset, left = stretch.offset, stretch.size
+    while left:
+        try:
+            done = os.copy_file_range(source, target, min(left, _COPY), offset, at)
+        except OSError:  # other file systems, or a kernel or mount that can't
+            done = os.pwrite(target, os.pread(source, min(left, 1 << 20), offset), at)
+        if not done:
+            raise ImageError("an exploded layer ends too early", hint="remove the store's folder 'exploded' and run again")
+        offset, at, left = offset + done, at + done, left - done
+
+
+@contextlib.contextmanager
+def _neighbour(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside *target*; what is left of it is removed."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:100]}.", ignore_cleanup_errors=True) as folder:
+            yield Path(folder) / "image"
+    except OSError as error:
+        raise from_oserror(error, ImageError, f"can't write the image {target}:") from error
+
+
+@contextlib.contextmanager
+def _published(target: Path, size: int) -> Iterator[BufferedRandom]:
+    """Open a temporary neighbour; when the context ends well it gets its name."""
+    with _neighbour(target) as path:
+        if target.is_dir():
+            raise ImageError(f"{target} is a directory", hint="remove it or choose another name")
+        with path.open("w+b") as file:
+            free = shutil.disk_usage(path.parent).free
+            if size > free:
+                raise ImageError(
+                    f"{target.parent} has {free} bytes left, the image needs {size}", hint="free some space or choose another folder"
+                )
+            yield file
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o755 & ~_umask())
+        path.replace(target)
+        _sync(target.parent)
+
+
+def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None) -> dict[str, Any]:
+    with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
+        architecture = _architecture(sandbox, layers, contents) or architecture
+        size = unpack(sandbox, layers, contents, path)
+        if target.exists() and not target.is_dir():
+            raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
+        old = path.with_name("old")
+        if target.exists():
+            target.rename(old)
+        try:
+            path.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        if old.exists():
+            remove(old)
+        _sync(target.parent)
+    digest = hashlib.sha256()
+    for folder in sandbox.folders:
+        digest.update(folder.name.encode())
+    return {
+        "path": str(target),
+        "format": "sandbox",
+        "size": size,
+        "version": digest.hexdigest(),
+        "architecture": architecture,
+        "inodes": len(set(sandbox.source)),
+        "dropped_xattrs": [],
+        "holds": [{"path": str(target), "size": None}],
+    }
+
+
+def remove(folder: Path) -> None:
+    """Remove a directory tree whose directories may forbid it to their owner."""
+    for base, names, _ in os.walk(folder):
+        for name in names:
+            path = Path(base, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def _architecture(sandbox: Sandbox, layers: Sequence[Index], contents: Contents) -> str | None:
+    """Return the architecture of /bin/sh's ELF header, links resolved inside the image (oci-to-sif §2)."""
+    row = lookup(sandbox, layers, b"bin/sh")
+    if row is None or sandbox.source[row] == IMPLIED:
+        return None
+    layer, item = sandbox.source[row] >> 32, sandbox.source[row] & 0xFFFFFFFF
+    if layers[layer].kind[item] != Kind.FILE:
+        return None
+    return sif.elf_architecture(contents.head(layer, item, 64))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

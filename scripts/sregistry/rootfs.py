@@ -1,0 +1,169 @@
+"""A sandbox unpacked: a real directory that engines run and people look into.
+
+Every path is reached through descriptors of directories that this module made itself, one name at a
+time (openat and friends, never following links), so that no link of the image leads anywhere else.
+As root, owners, devices and all attributes are those of the image. As an ordinary user, what the
+system forbids is left out: owners, devices (an empty file stands for one), privileged attributes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sregistry.content import Contents
+from sregistry.errors import ImageError
+from sregistry.index import Index
+from sregistry.sandbox import IMPLIED, Sandbox
+from sregistry.squashfs.format import MAX_NAME
+from sregistry.tar import Kind
+
+_NODE = {Kind.BLOCK_DEVICE: stat.S_IFBLK, Kind.CHARACTER_DEVICE: stat.S_IFCHR}
+
+
+def unpack(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path) -> int:
+    """Make *target*, which must not exist, and fill it; return the bytes of content written.
+
+    Raises:
+        OSError: the file system refuses.
+        StoreError: an exploded layer is missing or damaged.
+    """
+    target.mkdir(mode=0o700)
+    return _Unpacker(sandbox, layers, contents, target).run()
+
+
+class _Unpacker:
+    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path) -> None:
+        self._sandbox = sandbox
+        self._layers = layers
+        self._contents = contents
+        self._target = target
+        self._root = os.geteuid() == 0
+        self._made: dict[int, tuple[int, ...]] = {}  # source of a file → rows that lead to its first name
+        self._size = 0
+
+    def run(self) -> int:
+        with self._folder((0,)) as handle:
+            self._fill((0,), handle)
+            self._seal(0, handle)
+        return self._size
+
+    def _fill(self, trail: tuple[int, ...], handle: int) -> None:
+        """Fill the open directory whose row ends *trail*."""
+        sandbox = self._sandbox
+        for row in sandbox.children(trail[-1]):
+            name = sandbox.name(row)
+            if len(name) > MAX_NAME:
+                raise ImageError(f"a file name of {len(name)} bytes, over the limit of {MAX_NAME}: {name[:60]!r}…")
+            if sandbox.is_directory(row, self._layers):
+                os.mkdir(name, 0o700, dir_fd=handle)
+                with _opened(name, handle) as below:
+                    self._fill((*trail, row), below)
+            else:
+                self._leaf((*trail, row), name, handle)
+
+    def _seal(self, row: int, handle: int) -> None:
+        """Give the open directory its own metadata, those below it first: a mode may forbid to enter it."""
+        sandbox = self._sandbox
+        for child in sandbox.children(row):
+            if sandbox.is_directory(child, self._layers):
+                with _opened(sandbox.name(child), handle) as below:
+                    self._seal(child, below)
+        source = sandbox.source[row]
+        if source == IMPLIED:
+            os.fchmod(handle, 0o755)
+        else:
+            self._finish(source >> 32, source & 0xFFFFFFFF, handle, None)
+
+    def _leaf(self, trail: tuple[int, ...], name: bytes, handle: int) -> None:
+        source = self._sandbox.source[trail[-1]]
+        first = self._made.get(source)
+        if first is not None:
+            with self._folder(first[:-1]) as folder:
+                os.link(self._sandbox.name(first[-1]), name, src_dir_fd=folder, dst_dir_fd=handle, follow_symlinks=False)
+            return
+        self._made[source] = trail
+        layer, item = source >> 32, source & 0xFFFFFFFF
+        index = self._layers[layer]
+        kind = index.kind[item]
+        if kind == Kind.SYMLINK:
+            os.symlink(index.link(item), name, dir_fd=handle)
+        elif kind == Kind.FIFO:
+            os.mkfifo(name, 0o600, dir_fd=handle)
+        elif kind == Kind.FILE:
+            self._file(layer, item, name, handle)
+        elif self._root:
+            os.mknod(name, 0o600 | _NODE[Kind(kind)], os.makedev(index.major[item], index.minor[item]), dir_fd=handle)
+        else:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=handle))
+        self._finish(layer, item, handle, name)
+
+    def _file(self, layer: int, item: int, name: bytes, handle: int) -> None:
+        index = self._layers[layer]
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=handle)
+        try:
+            at = 0
+            for block in self._contents.blocks(layer, item):
+                if block is None:
+                    at += index.block_size
+                    continue
+                view = memoryview(block)
+                while view:
+                    done = os.pwrite(file, view, at)
+                    view, at = view[done:], at + done
+                self._size += len(block)
+            os.ftruncate(file, index.size[item])
+        finally:
+            os.close(file)
+
+    def _finish(self, layer: int, item: int, handle: int, name: bytes | None) -> None:
+        """Apply owner, then mode (which a change of owner may clear), attributes and time."""
+        index = self._layers[layer]
+        # The descriptor's own path reaches an entry without following a link, also for attributes.
+        path: bytes | int = handle if name is None else f"/proc/self/fd/{handle}/".encode() + name
+        folder = None if name is None else handle
+        target: bytes | int = handle if name is None else name
+        if self._root:
+            os.chown(target, index.uid[item], index.gid[item], dir_fd=folder, follow_symlinks=name is None)
+        link = index.kind[item] == Kind.SYMLINK
+        if not link:
+            os.chmod(target, index.mode[item], dir_fd=folder)
+        for key, value in index.xattrs(item):
+            if key != b"security.selinux":
+                _set_attribute(path, key, value, follow=name is None)
+        time = max(index.mtime[item], 0)
+        os.utime(target, (time, time), dir_fd=folder, follow_symlinks=name is None)
+
+    @contextlib.contextmanager
+    def _folder(self, trail: tuple[int, ...]) -> Iterator[int]:
+        """Open the directory at the end of *trail* anew, name by name."""
+        with contextlib.ExitStack() as stack:
+            handle = stack.enter_context(_opened(self._target, None))
+            for row in trail[1:]:
+                handle = stack.enter_context(_opened(self._sandbox.name(row), handle))
+            yield handle
+
+
+@contextlib.contextmanager
+def _opened(name: bytes | Path, parent: int | None) -> Iterator[int]:
+    handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _set_attribute(path: bytes | int, key: bytes, value: bytes, *, follow: bool) -> None:
+    try:
+        if follow:
+            os.setxattr(path, key, value)
+        else:
+            os.setxattr(path, key, value, follow_symlinks=False)
+    except OSError as error:
+        # What an ordinary user or this file system can't set is not part of the promise.
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EACCES):
+            raise
