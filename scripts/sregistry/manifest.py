@@ -1,0 +1,287 @@
+"""The manifest stage: a reference becomes one platform's manifest, its config and its layers.
+
+```
+reference ─▶ index ─▶ [nested index …] ─▶ manifest ─┬▶ config ── os, architecture, diff_ids
+             choice by os/architecture/variant       └▶ layers ── digest, size      │
+                                                        layers[i] + diff_ids[i] ◀──┘
+```
+
+Every document is checked against the digest and size that its parent names (image-spec,
+descriptor.md) and kept in the store. `Resolved` is the stage's output, manifest.json.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
+from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, ImageConfig, Manifest, Platform, parse_manifest
+from sregistry.reference import Reference
+from sregistry.registry import RegistryClient
+from sregistry.store import Store, write_atomic
+
+#: How many indexes may follow each other; real ones have one, seldom two.
+MAX_DEPTH = 4
+#: How many entries of indexes are read in search of a platform.
+MAX_DOCUMENTS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A layer of an image: its blob, and the digest of the tar stream inside."""
+
+    blob: Descriptor
+    diff_id: Digest
+
+    def json(self) -> dict[str, Any]:
+        """Return the layer as it stands in manifest.json."""
+        urls = {"urls": list(self.blob.urls)} if self.blob.urls else {}
+        return {**self.blob.json(), **urls, "diff_id": str(self.diff_id)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """An index or manifest as the registry sent it."""
+
+    descriptor: Descriptor
+    text: str
+
+    def json(self) -> dict[str, Any]:
+        """Return the document as it stands in manifest.json."""
+        return {**self.descriptor.json(), "text": self.text}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What one reference means on one platform.
+
+    `digest` and `size` are the chosen manifest's; `url` is where the reference was asked for.
+    `documents` are what was read on the way, outermost first, the chosen manifest last.
+    `image_config` is the config's text as published.
+    """
+
+    uri: str
+    client: str
+    registry: str
+    repository: str
+    tag: str | None
+    url: str
+    digest: Digest
+    size: int
+    platform: Platform
+    config: Descriptor
+    layers: tuple[Layer, ...]
+    documents: tuple[Document, ...]
+    image_config: str
+
+    @property
+    def reference(self) -> Reference:
+        """The chosen manifest as a reference, pinned by its digest."""
+        return Reference(registry=self.registry, repository=self.repository, tag=self.tag, digest=self.digest)
+
+    def layer(self, digest: Digest) -> Layer:
+        """Return the layer with this digest. Raises DocumentError when there is none."""
+        for layer in self.layers:
+            if layer.blob.digest == digest:
+                return layer
+        raise DocumentError(f"{self.uri} has no layer {digest}")
+
+    def parsed_config(self) -> ImageConfig:
+        """Return the image config, read."""
+        return ImageConfig.parse(self.image_config.encode())
+
+    def json(self) -> dict[str, Any]:
+        """Return the object of manifest.json."""
+        return {
+            "uri": self.uri,
+            "client": self.client,
+            "registry": self.registry,
+            "repository": self.repository,
+            "tag": self.tag,
+            "url": self.url,
+            "digest": str(self.digest),
+            "size": self.size,
+            "platform": str(self.platform),
+            "config": self.config.json(),
+            "layers": [layer.json() for layer in self.layers],
+            "documents": [document.json() for document in self.documents],
+            "image_config": self.image_config,
+        }
+
+    @classmethod
+    def parse(cls, value: dict[str, Any]) -> Resolved:
+        """Read the object of manifest.json; keys of other stages are passed over. Raises DocumentError."""
+        try:
+            os, architecture, *variant = value["platform"].split("/")
+            return cls(
+                **{name: value[name] for name in ("uri", "client", "registry", "repository", "tag", "url", "size", "image_config")},
+                digest=Digest(value["digest"]),
+                platform=Platform(os=os, architecture=architecture, variant=variant[0] if variant else None),
+                config=Descriptor.parse(value["config"], "config"),
+                layers=tuple(
+                    Layer(blob=Descriptor.parse(item, f"layers[{i}]"), diff_id=Digest(item["diff_id"]))
+                    for i, item in enumerate(value["layers"])
+                ),
+                documents=tuple(
+                    Document(descriptor=Descriptor.parse(item, f"documents[{i}]"), text=item["text"])
+                    for i, item in enumerate(value["documents"])
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DocumentError(f"manifest.json: {type(error).__name__} {error}", hint="remove that file") from None
+
+    @classmethod
+    def read(cls, path: Path) -> Resolved:
+        """Read manifest.json.
+
+        Raises:
+            StoreError: it can't be read.
+            DocumentError: it is damaged, or it records why the image could not be resolved; then the
+                message is that line.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't read") from error
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise DocumentError(f"{path} is damaged", hint="remove that file")
+        if "error" in value:
+            raise DocumentError(str(value["error"]))
+        return cls.parse(value)
+
+    def write(self, path: Path) -> None:
+        """Write manifest.json whole; equal images give equal bytes. Raises StoreError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, (json.dumps(self.json(), indent=1) + "\n").encode())
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't write") from error
+
+
+class _Found(NamedTuple):
+    """A manifest, its parents and itself as documents, and the platform that its index says."""
+
+    manifest: Manifest
+    path: tuple[Document, ...]
+    platform: Platform | None
+
+
+def resolve(client: RegistryClient, reference: Reference, platform: Platform, store: Store) -> Resolved:
+    """Find the manifest of *reference* for *platform*, and its config.
+
+    A tag is always asked for; what a digest names is taken from the store when it is there. All
+    documents are kept in the store, where index.json gives the manifest the reference's name.
+
+    Raises:
+        DocumentError: malformed, no image, or not for this platform.
+        DigestMismatch: bytes that are not what their descriptor says.
+        RegistryError, AuthenticationError, StoreError: as the client and the store.
+    """
+    try:
+        found = _Search(client, reference, platform, store).start()
+        manifest, text = found.manifest, _config(client, reference, found.manifest.config, store)
+        config = ImageConfig.parse(text)
+        # a config without a platform is taken at its index's word, or at the user's
+        if config.platform is not None and platform.rank(config.platform) is None:
+            raise DocumentError(f"the image is for {config.platform}, not for {platform}", hint="choose another platform or tag")
+        if len(config.diff_ids) != len(manifest.layers):
+            counts = f"the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}"
+            raise DocumentError(counts, hint="the image is broken")
+    except (DocumentError, DigestMismatch) as error:
+        raise type(error)(f"{reference}: {error.message}", hint=error.hint) from error
+    chosen = found.path[-1].descriptor
+    store.tag(str(reference), chosen)
+    return Resolved(
+        uri=reference.uri,
+        client=client.settings.client,
+        registry=reference.registry,
+        repository=reference.repository,
+        tag=reference.tag,
+        url=client.manifest_url(reference),
+        digest=chosen.digest,
+        size=chosen.size,
+        platform=config.platform or found.platform or platform,
+        config=manifest.config,
+        layers=tuple(Layer(blob=blob, diff_id=diff_id) for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True)),
+        documents=found.path,
+        image_config=text.decode(),
+    )
+
+
+class _Search:
+    """The way from a reference down to one manifest; counts what it reads."""
+
+    def __init__(self, client: RegistryClient, reference: Reference, wanted: Platform, store: Store) -> None:
+        self._client, self._reference, self._wanted, self._store = client, reference, wanted, store
+        self._read = 0
+        self._offered: set[str] = set()
+
+    def start(self) -> _Found:
+        """Return the manifest. Raises DocumentError that lists the platforms when none fits."""
+        found = self._look_into(self._outermost(), None, ())
+        if found is None:
+            offered = ", ".join(sorted(self._offered)) or "no platform at all"
+            raise DocumentError(f"no image for {self._wanted}, the tag offers {offered}", hint="choose another platform or tag")
+        return found
+
+    def _outermost(self) -> bytes:
+        """Return the document that the reference names."""
+        digest = self._reference.digest
+        if digest is not None and self._store.has(digest) and self._store.blob(digest).stat().st_size <= MAX_DOCUMENT:
+            return self._store.read(digest)
+        return self._client.get_manifest(self._reference).data
+
+    def _look_into(self, data: bytes, entry: Descriptor | None, parents: tuple[Document, ...]) -> _Found | None:
+        """Follow indexes down to a manifest; None when there is none for the platform.
+
+        Args:
+            data: the document.
+            entry: what its parent says of it.
+            parents: outermost first.
+        """
+        document = parse_manifest(data)
+        digest = entry.digest if entry else self._reference.digest or Digest.of(data)
+        self._store.add(data, digest)
+        descriptor = Descriptor(media_type=document.media_type, digest=digest, size=len(data))
+        path = (*parents, Document(descriptor=descriptor, text=data.decode()))
+        if isinstance(document, Manifest):
+            return _Found(document, path, entry.platform if entry else None)
+        if len(path) > MAX_DEPTH:
+            raise DocumentError(f"more than {MAX_DEPTH} indexes inside each other", hint="the image is broken")
+        self._offered.update(document.platforms())
+        for candidate in document.choose(self._wanted):
+            # an entry with an artifact type is a signature, an SBOM or an accelerator's data (image-spec, descriptor.md)
+            found = None if candidate.artifact_type else self._look_into(self._child(candidate), candidate, path)
+            if found is not None:
+                return found
+        return None
+
+    def _child(self, entry: Descriptor) -> bytes:
+        """Return the document of an index's entry, of the digest and size that the entry says."""
+        self._read += 1
+        if self._read > MAX_DOCUMENTS:
+            raise DocumentError(f"more than {MAX_DOCUMENTS} indexes", hint="the image is broken")
+        if entry.size > MAX_DOCUMENT:
+            raise DocumentError(f"{entry.digest}: {entry.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
+        if self._store.has(entry.digest, entry.size):
+            return self._store.read(entry.digest)
+        data = self._client.get_manifest(self._reference, entry.digest).data
+        if len(data) != entry.size:
+            raise DigestMismatch(f"{entry.digest}: {len(data)} bytes, its index says {entry.size}", hint="the image is broken")
+        return data
+
+
+def _config(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store) -> bytes:
+    """Return a config, from the store or the registry, and keep it."""
+    if blob.size <= MAX_DOCUMENT and store.has(blob.digest, blob.size):
+        return store.read(blob.digest)
+    data = client.get_document(reference, blob)
+    store.add(data, blob.digest)
+    return data

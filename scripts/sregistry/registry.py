@@ -1,0 +1,463 @@
+"""The client of a registry: manifests and blobs over HTTP, with retries and clear errors.
+
+```
+RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | digest>   bytes, Content-Type
+               ├─ get_document ─▶ /v2/<repository>/blobs/<digest>             a small blob, verified
+               └─ get_blob ─────▶ /v2/<repository>/blobs/<digest> ─▶ 307 ─▶ storage   a stream
+```
+
+OCI distribution-spec 1.1, "Pull". Retries live here and nowhere else: urllib3 repeats requests that
+got no answer or one of `RETRIED`; bodies that broke off are repeated by who reads them. Redirects are
+followed here, because the Authorization header must stay with the registry (storage services refuse
+it, and it is none of their business) and because requests would read `~/.netrc` for other hosts.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util.retry import Retry
+
+from sregistry import __version__
+from sregistry.auth import Answer, Authenticator
+from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError
+from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
+from sregistry.reference import Reference
+from sregistry.settings import RegistrySettings
+
+#: Answers that another try may change: time-outs, rate limits, and what gateways say.
+RETRIED = (408, 425, 429, 499, 500, 502, 503, 504, 522, 524)
+#: Bytes read at once from a blob.
+CHUNK = 1 << 20
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 10
+_MAX_ERROR = 64 << 10
+_MAX_TOKEN = 1 << 20
+_UNKNOWN_IMAGE = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long and how often to try; all times in seconds.
+
+    `connect` and `read` bound one connection attempt and one silence, never a whole transfer. The
+    n-th repetition waits `backoff * 2**n`, at most `longest`, which also bounds a Retry-After.
+    """
+
+    connect: float = 10
+    read: float = 60
+    retries: int = 5
+    backoff: float = 1
+    longest: float = 60
+
+    def wait(self, attempt: int) -> None:
+        """Sleep after the failed *attempt*, counted from 0."""
+        time.sleep(min(self.longest, self.backoff * 2**attempt))
+
+
+class _Retry(Retry):
+    """urllib3's Retry that survives a senseless Retry-After and bounds it by `backoff_max`."""
+
+    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        try:
+            seconds = super().get_retry_after(response)
+        except (InvalidHeader, ValueError, OverflowError):
+            return None
+        return None if seconds is None else min(seconds, self.backoff_max)
+
+
+class _Authorization(AuthBase):
+    """Sets the header, or none; being there at all keeps requests from looking into ~/.netrc."""
+
+    def __init__(self, header: str | None) -> None:
+        self._header = header
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("Authorization", None)
+        if self._header is not None:
+            request.headers["Authorization"] = self._header
+        return request
+
+
+def new_session(patience: Patience) -> requests.Session:
+    """Return a session that retries as *patience* says.
+
+    Connection failures are repeated twice only: a wrong host name should not cost minutes. TLS
+    failures are not repeated.
+    """
+    retry = _Retry(
+        total=patience.retries,
+        connect=min(2, patience.retries),
+        read=min(2, patience.retries),
+        other=0,
+        redirect=False,
+        status_forcelist=RETRIED,
+        allowed_methods={"GET"},
+        backoff_factor=patience.backoff,
+        backoff_max=patience.longest,
+        backoff_jitter=patience.backoff / 2,
+        raise_on_status=False,
+    )
+    session = requests.Session()
+    session.headers.update({"User-Agent": f"sregistry/{__version__}", "Accept-Encoding": "identity"})
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+class Document(NamedTuple):
+    """A manifest's bytes as sent, and the Content-Type without parameters (a hint, no more)."""
+
+    data: bytes
+    media_type: str
+
+
+class RegistryClient:
+    """Reads images from registries; a context manager that closes its connections.
+
+    Args:
+        settings: base host, scheme, API version and credentials of the client.
+        session: made by `new_session`, and closed by who made it; without one the client makes its own.
+        patience: time-outs, and repetitions of bodies that broke off.
+    """
+
+    def __init__(self, settings: RegistrySettings, session: requests.Session | None = None, patience: Patience | None = None) -> None:
+        self.settings = settings
+        self.patience = patience or Patience()
+        self._own = session is None
+        self._session = session or new_session(self.patience)
+        self._auth = Authenticator(settings, self._ask_realm)
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of the client's own session."""
+        if self._own:
+            self._session.close()
+
+    def manifest_url(self, reference: Reference, digest: Digest | None = None) -> str:
+        """Return the address of a manifest."""
+        return f"{self._repository_url(reference)}/manifests/{digest or reference.target}"
+
+    def get_manifest(self, reference: Reference, digest: Digest | None = None) -> Document:
+        """Get a manifest or an index, as it is.
+
+        Args:
+            reference: what to ask for, and where.
+            digest: of an index's entry; else the reference's digest or tag is asked for.
+
+        Raises:
+            DigestMismatch: asked by digest, and other bytes came.
+            RegistryError: unknown image, unreachable, no registry.
+            AuthenticationError: refused.
+        """
+        digest = digest or reference.digest
+        what = f"{reference.repository}@{digest}" if digest else reference.uri
+        url = self.manifest_url(reference, digest)
+
+        def get() -> Document:
+            response = self._get(reference, url, {"Accept": MediaType.ACCEPT}, what)
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            return Document(_read(response, reference.registry, what, MAX_DOCUMENT), media_type)
+
+        document = self._repeat(get)
+        if digest and not digest.matches(document.data):
+            raise DigestMismatch(f"{reference.registry} sends another manifest than {what}", hint="the registry or a proxy is broken")
+        if document.data.lstrip()[:1] != b"{":
+            kind = document.media_type or "something"
+            raise RegistryError(
+                f"{reference.registry} answers {kind} in place of the manifest of {what}", hint="check that this host is a registry"
+            )
+        return document
+
+    def get_document(self, reference: Reference, blob: Descriptor) -> bytes:
+        """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
+        if blob.size > MAX_DOCUMENT:
+            raise DocumentError(f"{blob.digest}: {blob.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
+        data = self._repeat(lambda: b"".join(self.get_blob(reference, blob)))
+        if not blob.digest.matches(data):
+            raise DigestMismatch(f"{blob.digest}: {reference.registry} sends other bytes", hint="the registry or a proxy is broken")
+        return data
+
+    def get_blob(self, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
+        """Yield a blob's bytes, exactly `blob.size` of them; the digest is the reader's to check.
+
+        Raises:
+            TransferError: the body ended early; another try may help.
+            DigestMismatch: the body is longer than its descriptor says.
+            RegistryError, AuthenticationError: as `get_manifest`.
+        """
+        url = f"{self._repository_url(reference)}/blobs/{blob.digest}"
+        response = self._get(reference, url, {}, f"{reference.repository}@{blob.digest}")
+        return _exactly(_stream(response, reference.registry), blob, reference.registry)
+
+    def get_foreign(self, blob: Descriptor) -> Iterator[bytes]:
+        """Yield the bytes of a foreign layer from the addresses of its descriptor, without credentials.
+
+        Raises: as `get_blob`; the last address' error when all fail.
+        """
+        problem = RegistryError(f"{blob.digest}: the descriptor names no usable address")
+        for url in blob.urls:
+            host = _host(url)
+            if not host:
+                continue
+            try:
+                response = self._follow(url, {}, None)
+                if response.status_code == 200:
+                    return _exactly(_stream(response, host), blob, host)
+                problem = self._failure(response, host, str(blob.digest))
+            except RegistryError as error:
+                problem = error
+        raise problem
+
+    def _repository_url(self, reference: Reference) -> str:
+        return f"{self._scheme(reference.registry)}://{reference.registry}/{self.settings.version}/{reference.repository}"
+
+    def _scheme(self, host: str) -> str:
+        """Return http only where it was asked for: the client's own registry, or this machine."""
+        if self.settings.https:
+            return "https"
+        name = urlsplit(f"//{host}").hostname or ""
+        return "http" if host == self.settings.base or name in ("localhost", "::1") or name.startswith("127.") else "https"
+
+    def _repeat(self, get: Callable[[], T]) -> T:
+        """Call *get* until its body is whole, as often as patience allows."""
+        for attempt in range(self.patience.retries):
+            try:
+                return get()
+            except TransferError:
+                self.patience.wait(attempt)
+        return get()
+
+    def _get(self, reference: Reference, url: str, headers: dict[str, str], what: str) -> requests.Response:
+        """Send a GET to the registry, logging in when asked to, and return the 200 answer."""
+        host = reference.registry
+        header = self._auth.header(host, reference.repository)
+        for attempt in range(4):
+            response = self._follow(url, headers, header)
+            # only the registry's own 401 is answered; a storage service gets no credentials
+            if response.status_code != 401 or _origin(response.url) != _origin(url):
+                break
+            _drain(response)
+            challenges = response.raw.headers.getlist("WWW-Authenticate")
+            header = self._auth.answer(host, reference.repository, challenges, attempt=attempt, what=what)
+        if response.status_code == 200:
+            return response
+        if response.status_code in (401, 403) and _origin(response.url) == _origin(url):
+            raise self._auth.refusal(host, what, self._detail(response)[1])
+        raise self._failure(response, host, what)
+
+    def _ask_realm(self, url: str, header: str | None) -> Answer:
+        """Send a GET to a token service."""
+        response = self._follow(url, {"Accept": "application/json"}, header)
+        return Answer(response.status_code, _read(response, _host(url), "a token", _MAX_TOKEN))
+
+    def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
+        """Send a GET and follow redirects; the authorization stays with the first origin."""
+        first = url
+        for _ in range(_MAX_REDIRECTS):
+            response = self._send(url, headers, authorization if _origin(url) == _origin(first) else None)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not location:
+                return response
+            _drain(response)
+            host = _host(url)
+            try:
+                url = urljoin(url, location)
+                scheme = urlsplit(url).scheme
+            except ValueError:
+                scheme = ""
+            if scheme not in ("http", "https") or not _host(url):
+                raise RegistryError(f"{host} redirects to something that is no web address")
+            if scheme == "http" and first.startswith("https:"):
+                raise RegistryError(f"{host} redirects from https to plain http on {_host(url)}", hint="this is refused")
+        raise RegistryError(f"{_host(first)} redirects more than {_MAX_REDIRECTS} times")
+
+    def _send(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
+        """Send one GET; its body is yet to be read.
+
+        The adapter is called directly: Session.send would read the whole body of a redirect.
+        """
+        try:
+            prepared = self._session.prepare_request(requests.Request("GET", url, headers=headers, auth=_Authorization(authorization)))
+            assert prepared.url is not None
+            environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+            adapter = self._session.get_adapter(prepared.url)
+            return adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
+        except (requests.RequestException, HTTPError, ValueError, OSError) as error:
+            raise self._unreachable(_host(url), error) from None
+
+    def _failure(self, response: requests.Response, host: str, what: str) -> RegistryError:
+        """Return the error for an answer that is neither 200 nor a refused login."""
+        status, answered = response.status_code, _host(response.url)
+        codes, detail = self._detail(response)
+        if answered != host:
+            return RegistryError(f"{answered}, where {host} keeps its data, does not give {what} ({detail})", hint="try again")
+        if status == 404 and "BLOB_UNKNOWN" in codes:
+            return RegistryError(f"{host} does not have {what}, which the manifest names", hint="the image is incomplete in the registry")
+        if status == 404 and codes & _UNKNOWN_IMAGE:
+            return RegistryError(f"{host} has no image {what} ({detail})", hint="check the name and the tag")
+        if status == 404:
+            return RegistryError(f"{host} has no {what} ({detail})", hint="check the name, and that this host is a registry")
+        if status == 429:
+            return RegistryError(f"{host} limits the rate of requests ({detail})", hint="try again later or log in")
+        if status in RETRIED:
+            return RegistryError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
+        return RegistryError(f"{host} does not give {what} ({detail})", hint="check that this host is a registry")
+
+    def _detail(self, response: requests.Response) -> tuple[set[str], str]:
+        """Return the codes of an error answer, and status, code and message as words.
+
+        distribution-spec, "Error codes": `{"errors": [{"code", "message", "detail"}]}`.
+        """
+        words = [f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()]
+        codes: set[str] = set()
+        try:
+            body = load_json(_read(response, "", "", _MAX_ERROR), "error")
+            errors = body.get("errors")
+            for item in errors if isinstance(errors, list) else []:
+                if isinstance(item, dict):
+                    code, message = item.get("code"), item.get("message")
+                    codes |= {code} if isinstance(code, str) else set()
+                    words += [word for word in (code, message) if isinstance(word, str) and word]
+        except (RegistryError, DocumentError):
+            pass
+        text = self._auth.redact(": ".join(words))
+        return codes, "".join(c if c.isprintable() else " " for c in text)[:200].strip()
+
+    def _unreachable(self, host: str, error: BaseException) -> RegistryError:
+        """Return the error for a request without an answer; the original text may hold addresses with secrets."""
+        reason, hint = _reason(error, self.patience)
+        if hint is _NO_TLS:
+            hint = f"if it speaks plain http, export SREGISTRY_{self.settings.client.upper()}_NOHTTPS=yes"
+        return RegistryError(f"can't reach {host}: {reason}", hint=hint)
+
+
+_NO_TLS = "plain http?"
+
+
+def _reason(error: BaseException, patience: Patience) -> tuple[str, str | None]:
+    """Return why there was no answer, and what to do."""
+    chain = _chain(error)
+
+    def find(kind: type[T]) -> T | None:
+        return next((item for item in chain if isinstance(item, kind)), None)
+
+    if certificate := find(ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {certificate.verify_message}", "for a private authority set REQUESTS_CA_BUNDLE"
+    if find(socket.gaierror) or find(urllib3.exceptions.NameResolutionError):
+        return "this name is not known", "check the name and the network"
+    if find(urllib3.exceptions.ProxyError):
+        return "the proxy does not answer", "check HTTPS_PROXY and NO_PROXY"
+    if find(ssl.SSLError) or find(urllib3.exceptions.SSLError):
+        return "it speaks no TLS", _NO_TLS
+    if find(urllib3.exceptions.ReadTimeoutError):
+        return f"no answer in {patience.read:g} s", "try again later"
+    if find(http.client.RemoteDisconnected):
+        return "it closed the connection without an answer", "check host and port"
+    if find(http.client.HTTPException):
+        return "it speaks no HTTP", "check host and port"
+    for problem in chain:
+        if isinstance(problem, OSError) and problem.errno:
+            return os.strerror(problem.errno).lower(), "check host, port and network"
+    if find(urllib3.exceptions.ConnectTimeoutError) or find(TimeoutError):
+        return f"no connection in {patience.connect:g} s", "check host, port and network"
+    if isinstance(error, ValueError):
+        return "this is no valid address", "check host and port"
+    return type(error).__name__, None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return *error* and everything that it wraps."""
+    found: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        item = todo.pop(0)
+        if isinstance(item, BaseException) and item not in found:
+            found.append(item)
+            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+    return found
+
+
+def _origin(url: str | None) -> tuple[str, str]:
+    """Return scheme and host[:port] in lower case."""
+    parts = urlsplit(url or "")
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    host = parts.netloc.rpartition("@")[2].lower()
+    return parts.scheme, host.removesuffix(port) if port else host
+
+
+def _host(url: str | None) -> str:
+    """Return host[:port] of an address, "" when it has none: all that messages show of it."""
+    try:
+        parts = urlsplit(url or "")
+        return parts.netloc.rpartition("@")[2] if parts.hostname else ""
+    except ValueError:
+        return ""
+
+
+def _stream(response: requests.Response, host: str) -> Iterator[bytes]:
+    """Yield a body as it comes over the wire, undecoded. Raises TransferError when it breaks off."""
+    received = 0
+    try:
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
+            received += len(chunk)
+            yield chunk
+    except (HTTPError, OSError) as error:
+        silent = isinstance(error, urllib3.exceptions.ReadTimeoutError)
+        reason = "fell silent" if silent else "closed the connection"
+        raise TransferError(f"{host} {reason} after {received} bytes", hint="try again later") from None
+    finally:
+        response.close()
+
+
+def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str) -> Iterator[bytes]:
+    """Pass *chunks* on; a sum that is not `blob.size` is an error."""
+    received = 0
+    for chunk in chunks:
+        received += len(chunk)
+        if received > blob.size:
+            raise DigestMismatch(f"{blob.digest}: {host} sends more than the {blob.size} bytes that the manifest declares")
+        yield chunk
+    if received < blob.size:
+        raise TransferError(f"{blob.digest}: {host} ended after {received} of {blob.size} bytes", hint="try again later")
+
+
+def _read(response: requests.Response, host: str, what: str, limit: int) -> bytes:
+    """Return a small body. Raises TransferError, and RegistryError for one over *limit* bytes."""
+    data = b""
+    for chunk in _stream(response, host):
+        data += chunk
+        if len(data) > limit:
+            response.close()
+            raise RegistryError(f"{host} sends more than {limit} bytes for {what}", hint="check that this host is a registry")
+    return data
+
+
+def _drain(response: requests.Response) -> None:
+    """Read a short body that nobody wants, so that the connection can be used again."""
+    try:
+        _read(response, "", "", _MAX_ERROR)
+    except RegistryError:
+        response.close()
