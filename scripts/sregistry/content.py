@@ -6,6 +6,7 @@ tells an image's architecture. Images are composed without expanding anything.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from sregistry.compression import decoder
 from sregistry.errors import StoreError, from_oserror
 from sregistry.index import NONE, RAW, Index
 
+#: Bytes of expanded fragment blocks that are kept.
+_KEPT = 32 << 20
+
 
 class Contents:
     """Reads files out of exploded layers; a context that keeps their `data` open."""
@@ -23,7 +27,8 @@ class Contents:
         self._folders = folders
         self._layers = layers
         self._handles: dict[int, int] = {}
-        self._fragment: tuple[int, int, bytes] = (-1, -1, b"")
+        # Names in a tree are in another order than in the tar stream that filled the fragments.
+        self._fragment = functools.lru_cache(maxsize=_KEPT // layers[0].block_size)(self._read_fragment)
 
     def __enter__(self) -> Contents:
         return self
@@ -59,7 +64,7 @@ class Contents:
             at += word & (RAW - 1)
         if index.fragment[row] != NONE:
             start = index.fragment_offset[row]
-            yield self._fragment_of(layer, index.fragment[row])[start : start + index.size[row] % index.block_size]
+            yield self._fragment(layer, index.fragment[row])[start : start + index.size[row] % index.block_size]
 
     def head(self, layer: int, row: int, size: int) -> bytes:
         """Return a file's first bytes, at most *size*."""
@@ -67,12 +72,9 @@ class Contents:
             return bytes(size) if block is None else block[:size]
         return b""
 
-    def _fragment_of(self, layer: int, number: int) -> bytes:
-        if self._fragment[:2] != (layer, number):
-            index = self._layers[layer]
-            data = self._expand(layer, index.fragment_start[number], index.fragment_word[number], index.fragment_length[number])
-            self._fragment = (layer, number, data)
-        return self._fragment[2]
+    def _read_fragment(self, layer: int, number: int) -> bytes:
+        index = self._layers[layer]
+        return self._expand(layer, index.fragment_start[number], index.fragment_word[number], index.fragment_length[number])
 
     def _expand(self, layer: int, start: int, word: int, size: int) -> bytes:
         stored = os.pread(self.handle(layer), word & (RAW - 1), start)
