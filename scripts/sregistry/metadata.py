@@ -70,7 +70,7 @@ def environment_tar() -> bytes:
     members = [Member(path, mode, None) for path, mode in DIRECTORIES.items()]
     members += [Member(path, 0o755, text.encode()) for path, text in SCRIPTS.items()]
     members += [Member(path, 0o777, target) for path, target in LINKS.items()]
-    return _tar(members, 0)
+    return tarball(members, 0)
 
 
 # -- what an image's config becomes (§8, §9) ---------------------------------------------------------
@@ -119,7 +119,7 @@ def metadata_tar(config: ImageConfig, *, reference: str, docker_cmd: bool, creat
         Member("etc/hosts", 0o644, b""),
         Member("etc/resolv.conf", 0o644, b""),
     ]
-    return _tar(members, created)
+    return tarball(members, created)
 
 
 def sif_objects(config: ImageConfig, *, reference: str, docker_cmd: bool, created: int) -> tuple[bytes, dict[str, bytes]]:
@@ -248,8 +248,8 @@ def _json(value: Mapping[str, object], *, indent: str | None = None, sort: bool 
         raise DocumentError("config: nested too deeply") from None
 
 
-def _tar(members: Iterable[Member], mtime: int) -> bytes:
-    """Return a tar of *members* in their order, owned by root, all of one time."""
+def tarball(members: Iterable[Member], mtime: int) -> bytes:
+    """Return an uncompressed tar of *members* in their order, owned by root, all of one time."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path, mode, content in members:
