@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from tinydb import TinyDB
@@ -27,6 +27,9 @@ from tinydb.table import Document, Table
 from sregistry.errors import CatalogError, InvalidReference, from_oserror
 from sregistry.reference import Reference, split_scheme
 from sregistry.store import write_atomic
+
+if TYPE_CHECKING:
+    from sregistry.manifest import Resolved
 
 FILE = "sregistry.json"
 _TABLE = "images"
@@ -92,9 +95,44 @@ class Record:
             return datetime.fromtimestamp(0, UTC)
 
 
-def timestamp(now: datetime) -> str:
-    """Return *now* as `created_at` has it."""
-    return now.astimezone(UTC).strftime(_TIME)
+def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Record:
+    """Return the record of a built image.
+
+    Args:
+        resolved: where it came from.
+        image: receipt of the image stage.
+        now: time of the record.
+    """
+    return Record(
+        client=resolved.client,
+        collection=resolved.reference.collection,
+        name=resolved.reference.name,
+        tag=resolved.tag,
+        uri=resolved.uri,
+        url=resolved.url,
+        registry=resolved.registry,
+        digest=str(resolved.digest),
+        version=image["version"],
+        image=image["path"],
+        size=image["size"],
+        compressed_size=sum(layer.blob.size for layer in resolved.layers),
+        created_at=now.astimezone(UTC).strftime(_TIME),
+        format=image["format"],
+        platform=str(resolved.platform),
+        metrics=_metrics(resolved),
+    )
+
+
+def _metrics(resolved: Resolved) -> dict[str, Any]:
+    """All manifests fetched, the chosen one as "2" for its schema version, an index as "index", then "index1" …"""
+    folder = resolved.url.rpartition("/")[0]
+    metrics: dict[str, Any] = {"selfLink": folder}
+    last = len(resolved.documents) - 1
+    for depth, document in enumerate(resolved.documents):
+        key = "2" if depth == last else f"index{depth or ''}"
+        link = f"{folder}/{document.descriptor.digest}" if depth else resolved.url
+        metrics[key] = {**json.loads(document.text), "selfLink": link}
+    return metrics
 
 
 class Catalog:

@@ -217,14 +217,14 @@ def _integer(value: object, name: str) -> int:
     return int(str(value))
 
 
-def registry(client: str, environ: Mapping[str, str], *, base: str | None = None) -> RegistrySettings:
+def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> RegistrySettings:
     """Return how to reach the registry of *client*.
 
     Args:
         client: a row of registries.yaml.
         environ: ``SREGISTRY_<CLIENT>_BASE``, ``…_NOHTTPS``, ``…_VERSION``, ``…_USERNAME`` and the
             token's variable go before the row.
-        base: host[:port], for the client of any host.
+        fallback: host[:port] where neither says one, as for the client of any host.
 
     Raises:
         ConfigError: an unknown client, or a variable with a bad value.
@@ -243,7 +243,7 @@ def registry(client: str, environ: Mapping[str, str], *, base: str | None = None
         raise ConfigError(f"{prefix}VERSION: {version!r} is no version", hint="such as v2")
     return RegistrySettings(
         client=client,
-        base=base or _host(environ.get(f"{prefix}BASE") or str(row.get("base", "")), f"{prefix}BASE"),
+        base=_host(environ.get(f"{prefix}BASE") or str(row.get("base", "")) or fallback, f"{prefix}BASE"),
         collection=str(row.get("collection", "")),
         https=not flag(environ.get(f"{prefix}NOHTTPS", ""), f"{prefix}NOHTTPS"),
         version=version,

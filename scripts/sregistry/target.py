@@ -19,7 +19,7 @@ from typing import Any
 from sregistry.errors import ConfigError, InvalidReference
 from sregistry.oci import Platform
 from sregistry.reference import Reference, split_scheme
-from sregistry.settings import ANY, FORMATS, Settings, client_of, clients, platform, registry
+from sregistry.settings import FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +41,8 @@ class Target:
         return f"{self.reference.registry}/{self.reference.repository}{tag}{digest}"
 
 
-def locate(text: str, client: str, environ: Mapping[str, str]) -> tuple[str, Reference]:
-    """Return the client and the reference that *text* means.
+def locate(text: str, client: str, environ: Mapping[str, str]) -> tuple[RegistrySettings, Reference]:
+    """Return the registry and the reference in it that *text* means.
 
     Args:
         text: with or without a scheme, which names the client, and a registry.
@@ -58,16 +58,14 @@ def locate(text: str, client: str, environ: Mapping[str, str]) -> tuple[str, Ref
         raise ConfigError(f"{text!r}: {scheme}:// is unknown", hint="one of " + ", ".join(f"{name}://" for name in clients()))
     settings = registry(scheme or client, environ)
     reference = Reference.parse(rest, registry=settings.base, collection=settings.collection)
-    if reference.registry == settings.base and settings.base:
-        return settings.client, reference
     if not reference.registry:
         raise InvalidReference(f"{text!r} names no registry", hint="write host/name:tag")
-    owner = client_of(reference.registry, environ)
-    if owner == ANY:
-        return owner, Reference.parse(rest, registry=reference.registry, collection="")
-    row = registry(owner, environ)
-    _, _, path = rest.partition("/")
-    return owner, Reference.parse(f"{row.base}/{path}", registry=row.base, collection=row.collection)
+    if reference.registry != settings.base:
+        # Another host than the client's: its own client, and never this one's token.
+        host, _, path = rest.partition("/")
+        settings = registry(client_of(host, environ), environ, fallback=host)
+        reference = Reference.parse(f"{settings.base}/{path}", registry=settings.base, collection=settings.collection)
+    return settings, reference
 
 
 def targets(entries: list[Any], settings: Settings, environ: Mapping[str, str]) -> list[Target]:
@@ -89,7 +87,7 @@ def targets(entries: list[Any], settings: Settings, environ: Mapping[str, str]) 
 
 
 def _target(entry: Mapping[str, Any], settings: Settings, environ: Mapping[str, str]) -> Target:
-    client, reference = locate(entry["uri"], settings.client, environ)
+    owner, reference = locate(entry["uri"], settings.client, environ)
     if reference.version:
         raise InvalidReference(f"{entry['uri']!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
     wanted = platform(entry["platform"], "platform") if entry.get("platform") else settings.platform
@@ -100,7 +98,7 @@ def _target(entry: Mapping[str, Any], settings: Settings, environ: Mapping[str, 
     decides = [str(reference), str(wanted), form, name, settings.compression.variant, settings.builder, settings.docker_cmd]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.filename)[:80]
     return Target(
-        client=client,
+        client=owner.client,
         reference=reference,
         platform=wanted,
         format=form,

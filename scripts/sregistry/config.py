@@ -1,0 +1,95 @@
+"""The configuration that Snakemake hands over: checked against the schema, then settings and targets.
+
+```
+--config, config/config.yaml ─▶ check ─▶ Settings + [Target]
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sregistry.errors import ConfigError
+from sregistry.settings import Settings
+from sregistry.target import Target, targets
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+_TYPES = {"object": "a table", "array": "a list", "string": "text", "integer": "a whole number", "boolean": "yes or no"}
+
+
+def plan(
+    config: Mapping[str, Any], *, overrides: Mapping[str, Any], schema: Path, environ: Mapping[str, str]
+) -> tuple[Settings, list[Target]]:
+    """Return what is to be made, and how.
+
+    Args:
+        config: all keys, as Snakemake merged them.
+        overrides: those of the command line; they go before the environment.
+        schema: what is allowed, as a JSON schema in YAML.
+        environ: the process's environment.
+
+    Returns:
+        The settings, and the targets; none if no image is asked for.
+
+    Raises:
+        ConfigError: an unknown key or a bad value, named.
+        InvalidReference: a text that names no image.
+    """
+    check(config, schema)
+    given = {key: value for key, value in config.items() if key in overrides and overrides[key] == value}
+    file = {key: value for key, value in config.items() if key not in given}
+    settings = Settings.load(given=given, file=file, environ=environ)
+    # Images of the command line replace those of the file, as any other key does.
+    source = given if given.get("uri") or given.get("images") else file
+    uris = source.get("uri") or []
+    entries = [*([uris] if isinstance(uris, str) else uris), *(source.get("images") or [])]
+    return settings, targets(entries, settings, environ)
+
+
+def check(config: Mapping[str, Any], schema: Path) -> None:
+    """Check the keys and types of *config*. Raises ConfigError that names the first bad key."""
+    import yaml
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import relevance
+
+    validator = Draft202012Validator(yaml.safe_load(schema.read_bytes()))
+    error = max(validator.iter_errors(config), key=relevance, default=None)
+    if error is not None:
+        raise _explain(error)
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    """Put a schema's complaint in one line."""
+    while error.validator == "anyOf" and error.context:
+        # Of several shapes, the one that the value comes closest to.
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    value, schema, rule = error.instance, cast(dict[str, Any], error.schema), cast(Any, error.validator_value)
+    if error.validator == "additionalProperties":
+        known: dict[str, Any] = schema["properties"]
+        unknown = next(name for name in cast(dict[str, Any], value) if name not in known)
+        return ConfigError(f"config: unknown key {f'{key}.{unknown}'.lstrip('.')!r}", hint="known keys: " + ", ".join(known))
+    if error.validator == "required":
+        return ConfigError(f"config: {key}: {error.message}")
+    if error.validator == "enum":
+        return ConfigError(f"config: {key}: {value!r} is unknown", hint="one of " + ", ".join(map(str, rule)))
+    if error.validator == "type":
+        types: list[str] = rule if isinstance(rule, list) else [rule]
+        expected = " or ".join(_TYPES[name] for name in types if name != "null")
+        hint = None
+        if "string" in types and isinstance(value, (int, float)):
+            hint = f"""quote it, such as '{key}="{value}"' on the command line; YAML reads 17.10 as the number 17.1"""
+        return ConfigError(f"config: {key}: expected {expected}, got {_show(value)}", hint=hint)
+    return ConfigError(f"config: {key}: {_show(value)} is not allowed: {schema.get('description', error.message)}")
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"the number {value}"
+    return f"{type(value).__name__} {value!r}"[:80] if not isinstance(value, (str, int)) else repr(value)[:80]

@@ -1,0 +1,302 @@
+"""The stages as commands: one subcommand a rule, each of them can be run by hand.
+
+```
+python -m sregistry.stage manifest | manifests | layer | explode | metadata | sandbox | image | catalog
+```
+
+An output is a receipt, written whole at the end. An error is one line on stderr, and its exit code.
+A job starts in some 20 ms: whatever a stage needs is imported inside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sregistry.errors import SregistryError, StoreError, from_oserror
+
+if TYPE_CHECKING:
+    from sregistry.compression import Compression
+    from sregistry.manifest import Resolved
+    from sregistry.store import Store
+
+_INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except SregistryError as error:
+        return _report(error)
+    except OSError as error:
+        return _report(from_oserror(error, StoreError, options.stage))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _report(error: SregistryError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _manifest(options: argparse.Namespace) -> None:
+    """Resolve a reference. A refusal is written down: other images go on, `metadata` reports it."""
+    from sregistry import receipt
+    from sregistry.manifest import resolve
+    from sregistry.oci import Platform
+    from sregistry.registry import RegistryClient
+    from sregistry.target import locate
+
+    output: Path = options.output
+    pinned = _pinned(output)
+    try:
+        settings, reference = locate(options.uri, options.client, os.environ)
+        with RegistryClient(settings) as client:
+            resolved = resolve(client, reference, Platform.parse(options.platform), _store(options))
+    except SregistryError as error:
+        receipt.write(output, {"uri": options.uri, "error": str(error), **({"pinned": pinned} if pinned else {})})
+        return
+    resolved.write(output)
+    if pinned and pinned["text"] == output.read_text():
+        os.utime(output, ns=(pinned["mtime_ns"], pinned["mtime_ns"]))
+
+
+def _pinned(path: Path) -> dict[str, Any] | None:
+    """Return what an earlier run resolved, with its time: an unchanged image keeps it."""
+    from sregistry import receipt
+
+    try:
+        value = receipt.read(path)
+        if "error" in value:
+            return value.get("pinned")
+        return {"text": path.read_text(), "mtime_ns": path.stat().st_mtime_ns}
+    except (SregistryError, OSError):
+        return None
+
+
+def _manifests(options: argparse.Namespace) -> None:
+    """Gather the layers of all images; an image that could not be resolved has none."""
+    from sregistry import receipt
+
+    layers = {}
+    for path in options.manifests:
+        value = receipt.read(path)
+        layers[path.parent.name] = list(dict.fromkeys(layer["digest"] for layer in value.get("layers", ())))
+    receipt.write(options.output, {"layers": layers})
+
+
+def _layer(options: argparse.Namespace) -> None:
+    """Download one blob into the store."""
+    from sregistry import receipt
+    from sregistry.layer import fetch
+    from sregistry.oci import Digest
+    from sregistry.registry import RegistryClient
+    from sregistry.settings import registry
+
+    resolved, store = _resolved(options.manifest), _store(options)
+    with RegistryClient(registry(resolved.client, os.environ, fallback=resolved.registry)) as client:
+        made = fetch(client, resolved.reference, resolved.layer(Digest(options.digest)), store)
+    receipt.write(options.output, {**made, "store": str(store.root)})
+
+
+def _explode(options: argparse.Namespace) -> None:
+    """Inflate a layer and compress it as squashfs blocks."""
+    from sregistry import receipt
+    from sregistry.explode import explode
+    from sregistry.oci import Digest
+
+    layer = receipt.read(options.layer)
+    store = _store(options)
+    made = explode(store, Digest(layer["digest"]), Digest(layer["diff_id"]), _compression(options), options.threads)
+    receipt.write(options.output, {**made, "digest": layer["digest"], "store": str(store.root)})
+
+
+def _metadata(options: argparse.Namespace) -> None:
+    """Make the metadata tar of a config and explode it, and the base environment."""
+    from sregistry import receipt
+    from sregistry.explode import explode_tar
+    from sregistry.metadata import creation_time, environment_tar, metadata_tar
+
+    resolved = _resolved(options.manifest)
+    store, compression = _store(options), _compression(options)
+    config = resolved.parsed_config()
+    created = creation_time(config, _epoch())
+    tar = metadata_tar(config, reference=_name(resolved), docker_cmd=options.docker_cmd, created=created)
+    environment, metadata = explode_tar(store, environment_tar(), compression), explode_tar(store, tar, compression)
+    receipt.publish(options.tar, tar)
+    receipt.write(
+        options.output,
+        {
+            "environment": environment["path"],
+            "metadata": metadata["path"],
+            "docker_cmd": options.docker_cmd,
+            "created": created,
+            "store": str(store.root),
+            "holds": [*environment["holds"], *metadata["holds"]],
+        },
+    )
+
+
+def _sandbox(options: argparse.Namespace) -> None:
+    """Merge base environment, layers and metadata."""
+    from sregistry import receipt
+    from sregistry.sandbox import merge
+
+    resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
+    exploded = {value["digest"]: value["path"] for value in map(receipt.read, options.layers)}
+    missing = [str(layer.blob.digest) for layer in resolved.layers if str(layer.blob.digest) not in exploded]
+    if missing:
+        raise StoreError(f"{resolved.uri}: no receipt for layer {missing[0]}", hint="run again")
+    layers = [exploded[str(layer.blob.digest)] for layer in resolved.layers]
+    merge([Path(path) for path in (metadata["environment"], *layers, metadata["metadata"])]).write(options.output)
+
+
+def _image(options: argparse.Namespace) -> None:
+    """Assemble the image and publish it under its final name."""
+    from sregistry import receipt
+    from sregistry.image import build
+    from sregistry.metadata import sif_objects
+    from sregistry.sandbox import Sandbox
+
+    resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
+    created = int(metadata["created"])
+    deffile, documents = sif_objects(
+        resolved.parsed_config(), reference=_name(resolved), docker_cmd=bool(metadata["docker_cmd"]), created=created
+    )
+    options.target.parent.mkdir(parents=True, exist_ok=True)
+    made = build(
+        Sandbox.read(options.sandbox),
+        format=options.format,
+        target=options.target,
+        created=created,
+        deffile=deffile,
+        documents=documents,
+        architecture=resolved.platform.architecture,
+    )
+    receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+
+
+def _catalog(options: argparse.Namespace) -> None:
+    """Record an image; what happened goes to stdout."""
+    from datetime import UTC, datetime
+
+    from sregistry import receipt
+    from sregistry.catalog import Catalog, record
+
+    resolved, image = _resolved(options.manifest), receipt.read(options.image)
+    catalog = Catalog(options.database)
+    kept, new = catalog.add(record(resolved, image, now=datetime.now(UTC)))
+    held = {"path": str(catalog.path), "size": None}
+    receipt.write(options.output, {"id": kept.id, "uri": kept.uri, "version": kept.version, "holds": [held, *image["holds"]]})
+    print(f"[container][{'new' if new else 'update'}] {kept.uri}\nSuccess! {kept.image}")
+
+
+def _resolved(path: Path) -> Resolved:
+    """Read manifest.json; one that only says why there is none is discarded, so that the next run asks again."""
+    from sregistry import receipt
+    from sregistry.manifest import Resolved
+
+    try:
+        return Resolved.read(path)
+    except SregistryError:
+        value = receipt.read(path)
+        if "error" in value:
+            receipt.discard(path, value)
+        raise
+
+
+def _store(options: argparse.Namespace) -> Store:
+    from sregistry.settings import store_root
+    from sregistry.store import Store
+
+    return Store(store_root(options.cache))
+
+
+def _compression(options: argparse.Namespace) -> Compression:
+    from sregistry.compression import Compression
+
+    return Compression.parse(codec=options.codec, level=options.level, block_size=options.block_size)
+
+
+def _name(resolved: Resolved) -> str:
+    """The image as `docker pull` takes it."""
+    return f"{resolved.registry}/{resolved.uri}"
+
+
+def _epoch() -> int | None:
+    """SOURCE_DATE_EPOCH, in seconds, where it is set."""
+    from sregistry.errors import ConfigError
+
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text and not text.isdecimal():
+        raise ConfigError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {text!r}")
+    return int(text) if text else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sregistry.stage", description="One stage of the pipeline.")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+
+    cache = argparse.ArgumentParser(add_help=False)
+    cache.add_argument("--cache", type=Path, required=True, metavar="DIR", help="the store is in its folder docker")
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--output", type=Path, required=True, metavar="FILE")
+    manifest = argparse.ArgumentParser(add_help=False)
+    manifest.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="manifest.json")
+    compression = argparse.ArgumentParser(add_help=False)
+    compression.add_argument("--codec", required=True)
+    compression.add_argument("--level", required=True)
+    compression.add_argument("--block-size", type=int, required=True, metavar="BYTES")
+
+    stage = stages.add_parser("manifest", parents=[cache, output], help="resolve a reference")
+    stage.add_argument("--uri", required=True)
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--platform", required=True)
+    stage.set_defaults(run=_manifest)
+
+    stage = stages.add_parser("manifests", parents=[output], help="gather the layers of all images")
+    stage.add_argument("manifests", type=Path, nargs="+", metavar="FILE")
+    stage.set_defaults(run=_manifests)
+
+    stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")
+    stage.add_argument("--digest", required=True)
+    stage.set_defaults(run=_layer)
+
+    stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")
+    stage.add_argument("--layer", type=Path, required=True, metavar="FILE", help="receipt of the layer")
+    stage.add_argument("--threads", type=int, default=1, metavar="N")
+    stage.set_defaults(run=_explode)
+
+    stage = stages.add_parser("metadata", parents=[manifest, cache, compression, output], help="environment, runscript, labels")
+    stage.add_argument("--docker-cmd", action="store_true", help="runscript from Cmd")
+    stage.add_argument("--tar", type=Path, required=True, metavar="FILE")
+    stage.set_defaults(run=_metadata)
+
+    stage = stages.add_parser("sandbox", parents=[manifest, output], help="merge the layers")
+    stage.add_argument("--metadata", type=Path, required=True, metavar="FILE", help="receipt of the metadata")
+    stage.add_argument("layers", type=Path, nargs="*", metavar="FILE", help="receipts of exploded layers")
+    stage.set_defaults(run=_sandbox)
+
+    stage = stages.add_parser("image", parents=[manifest, output], help="assemble the image")
+    stage.add_argument("--metadata", type=Path, required=True, metavar="FILE", help="receipt of the metadata")
+    stage.add_argument("--sandbox", type=Path, required=True, metavar="FILE", help="sandbox.index")
+    stage.add_argument("--format", required=True)
+    stage.add_argument("--target", type=Path, required=True, metavar="PATH")
+    stage.set_defaults(run=_image)
+
+    stage = stages.add_parser("catalog", parents=[manifest, output], help="record the image")
+    stage.add_argument("--image", type=Path, required=True, metavar="FILE", help="receipt of the image")
+    stage.add_argument("--database", type=Path, required=True, metavar="DIR")
+    stage.set_defaults(run=_catalog)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

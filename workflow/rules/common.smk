@@ -1,0 +1,115 @@
+# Names and input functions that the rules share. What is configured where, and what it means, is the
+# package's business: settings.py, target.py, config.py.
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+try:
+    from sregistry import __version__, config as configuration, receipt
+    from sregistry.errors import SregistryError
+except ImportError as error:
+    raise WorkflowError(
+        f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e ."
+    ) from None
+
+
+if os.path.exists("config/config.yaml"):
+
+    configfile: "config/config.yaml"
+
+
+VERSION = __version__
+RESULTS = "results"
+
+# `python3` in the rules is the interpreter that runs Snakemake: no activation is needed, and no shim,
+# which can cost more than the job.
+shell.prefix(
+    f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace(
+        "{", "{{"
+    ).replace("}", "}}")
+)
+
+try:
+    SETTINGS, _targets = configuration.plan(
+        config,
+        overrides=workflow.config_settings.overwrite_config,
+        schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
+        environ=os.environ,
+    )
+    TARGETS = {target.key: target for target in _targets}
+    COMPRESSION = SETTINGS.compression
+    if workflow.is_main_process:
+        receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store)
+except SregistryError as error:
+    raise WorkflowError(str(error)) from None
+
+# One gathering checkpoint a set of images: different sets run side by side in one directory.
+BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
+
+# Downloads at a time; a limit of the command line or a profile goes before.
+if "network" not in workflow.global_resources:
+    workflow.register_resource("network", SETTINGS.connections)
+
+if SETTINGS.refresh and workflow.is_main_process:
+    workflow.dag_settings.forcerun = frozenset(
+        {*workflow.dag_settings.forcerun, "manifest"}
+    )
+
+
+wildcard_constraints:
+    image="[A-Za-z0-9._-]+-[0-9a-f]{8}",
+    digest="sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}",
+    variant="[a-z0-9-]+",
+
+
+def finished(wildcards):
+    """What is there when all is done: a record an image, or the image alone without a catalog."""
+    if not TARGETS:
+        raise WorkflowError(
+            "no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10"
+        )
+    last = "image.json" if SETTINGS.disable else "record.json"
+    return [f"{RESULTS}/{image}/{last}" for image in TARGETS]
+
+
+def of(field):
+    """Return a params function: a field of the image's target, as text."""
+
+    def get(wildcards):
+        return str(getattr(TARGETS[wildcards.image], field))
+
+    return get
+
+
+def layers():
+    """Digests of the layers of each image, after the one checkpoint: {image: [digest, …]}."""
+    with checkpoints.manifests.get().output[0].open() as file:
+        return json.load(file)["layers"]
+
+
+def manifest_of_image(wildcards):
+    """The image's manifest, once all are gathered, so that an unchanged one has its old time."""
+    layers()
+    return f"{RESULTS}/{wildcards.image}/manifest.json"
+
+
+def manifest_of_layer(wildcards):
+    """A manifest that names the layer."""
+    image = next(
+        image for image, digests in layers().items() if wildcards.digest in digests
+    )
+    return f"{RESULTS}/{image}/manifest.json"
+
+
+def exploded_layers(wildcards):
+    """Receipts of the image's exploded layers, each once."""
+    return [
+        f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json"
+        for digest in layers()[wildcards.image]
+    ]

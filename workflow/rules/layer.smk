@@ -1,0 +1,50 @@
+# A layer becomes a blob in the store, then exploded: compressed squashfs blocks and an index of its
+# entries. One job a digest, however many images name it. What a digest names never changes, so the
+# times of these receipts say nothing: `ancient`.
+
+
+rule layer:
+    input:
+        manifest=ancient(manifest_of_layer),
+    output:
+        "results/layer/{digest}.json",
+    log:
+        "logs/layer/{digest}.log",
+    benchmark:
+        "benchmarks/layer/{digest}.tsv"
+    # Before the other rules: cores then work while the network does.
+    priority: 10
+    conda:
+        "../envs/sregistry.yml"
+    threads: 0
+    resources:
+        network=1,
+    params:
+        version=VERSION,
+        cache=SETTINGS.cache,
+    shell:
+        "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q}"
+        " --output {output:q} 2> {log:q}"
+
+
+rule explode:
+    input:
+        layer=ancient("results/layer/{digest}.json"),
+    output:
+        "results/explode/{digest}.{variant}.json",
+    log:
+        "logs/explode/{digest}.{variant}.log",
+    benchmark:
+        "benchmarks/explode/{digest}.{variant}.tsv"
+    conda:
+        "../envs/sregistry.yml"
+    threads: 64
+    params:
+        version=VERSION,
+        cache=SETTINGS.cache,
+        codec=COMPRESSION.codec.name.lower(),
+        level=COMPRESSION.level,
+        block_size=COMPRESSION.block_size,
+    shell:
+        "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} --codec {params.codec:q}"
+        " --level {params.level:q} --block-size {params.block_size} --threads {threads} --output {output:q} 2> {log:q}"

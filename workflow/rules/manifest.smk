@@ -1,0 +1,43 @@
+# A reference becomes manifest.json: every manifest fetched, the config, the chosen platform.
+
+
+rule manifest:
+    output:
+        # Kept while it is asked again: an unchanged image keeps its manifest's time, so nothing is rebuilt.
+        update("results/{image}/manifest.json"),
+    log:
+        "logs/manifest/{image}.log",
+    benchmark:
+        "benchmarks/manifest/{image}.tsv"
+    conda:
+        "../envs/sregistry.yml"
+    threads: 0
+    resources:
+        network=1,
+    params:
+        version=VERSION,
+        uri=of("uri"),
+        client=of("client"),
+        platform=of("platform"),
+        cache=SETTINGS.cache,
+    shell:
+        "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
+        " --cache {params.cache:q} --output {output:q} 2> {log:q}"
+
+
+# One for all images: the graph grows once, not once an image.
+checkpoint manifests:
+    input:
+        expand("results/{image}/manifest.json", image=TARGETS),
+    output:
+        f"results/batch/{BATCH}.json",
+    log:
+        f"logs/manifests/{BATCH}.log",
+    benchmark:
+        f"benchmarks/manifests/{BATCH}.tsv"
+    conda:
+        "../envs/sregistry.yml"
+    params:
+        version=VERSION,
+    shell:
+        "python3 -m sregistry.stage manifests {input:q} --output {output:q} 2> {log:q}"

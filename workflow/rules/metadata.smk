@@ -1,0 +1,27 @@
+# A config becomes the metadata tar (environment, runscript, labels), exploded as a layer is, with the
+# base environment, once a store.
+
+
+rule metadata:
+    input:
+        manifest=manifest_of_image,
+    output:
+        tar="results/{image}/metadata.tar",
+        receipt="results/{image}/metadata.json",
+    log:
+        "logs/metadata/{image}.log",
+    benchmark:
+        "benchmarks/metadata/{image}.tsv"
+    conda:
+        "../envs/sregistry.yml"
+    params:
+        version=VERSION,
+        cache=SETTINGS.cache,
+        codec=COMPRESSION.codec.name.lower(),
+        level=COMPRESSION.level,
+        block_size=COMPRESSION.block_size,
+        docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
+    shell:
+        "python3 -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} --codec {params.codec:q}"
+        " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
+        " --tar {output.tar:q} --output {output.receipt:q} 2> {log:q}"

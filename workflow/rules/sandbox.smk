@@ -1,0 +1,21 @@
+# Base environment, layers and metadata become one root file system: an index into exploded data.
+
+
+rule sandbox:
+    input:
+        manifest=manifest_of_image,
+        metadata="results/{image}/metadata.json",
+        layers=ancient(exploded_layers),
+    output:
+        "results/{image}/sandbox.index",
+    log:
+        "logs/sandbox/{image}.log",
+    benchmark:
+        "benchmarks/sandbox/{image}.tsv"
+    conda:
+        "../envs/sregistry.yml"
+    params:
+        version=VERSION,
+    shell:
+        "python3 -m sregistry.stage sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
+        " {input.layers:q} 2> {log:q}"
