@@ -47,7 +47,7 @@ def image(
     ],
 )
 def test_golden(deffile: bytes, documents: dict[str, bytes], architecture: str | None, digest: str) -> None:
-    # siftool reads each of these (below); they change only on purpose.
+    # The bytes of an image change only on purpose.
     assert hashlib.sha256(image(deffile, documents, architecture=architecture)).hexdigest()[:16] == digest
 
 
