@@ -97,6 +97,7 @@ _HINTS = {
     errno.EACCES: "check the folder's owner and permissions",
     errno.EPERM: "check the folder's owner and permissions",
     errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EEXIST: "a file is where a folder should be: choose another folder",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
 

@@ -237,8 +237,9 @@ class Merger:
 class Sandbox:
     """The merged root file system, packed: columns in breadth-first order (see the module's drawing).
 
-    `folders` are the exploded layers it is made of; layer numbers are positions in it. `source` of a row is layer number << 32 | row in that layer's Index, or IMPLIED. Rows of one
-    source are one inode with several names.
+    `folders` are the exploded layers it is made of; layer numbers are positions in it. `source` of a
+    row is layer number << 32 | row in that layer's Index, or IMPLIED. Rows of one source are one
+    inode with several names.
     """
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:

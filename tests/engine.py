@@ -1,0 +1,59 @@
+"""The engine without a registry and without Snakemake: tar streams in, an image out."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sregistry import image, sandbox
+from sregistry.compression import Compression
+from sregistry.explode import explode_tar
+from sregistry.index import Index
+from sregistry.metadata import environment_tar
+from sregistry.store import Store
+from tests.tarball import Member, tar
+
+Tars = Sequence[bytes | Sequence[Member]]
+
+
+def folders(root: Path, tars: Tars, compression: Compression | None = None) -> list[Path]:
+    """Explode tars in a store at *root*; return the folders of the exploded layers."""
+    store = Store(root)
+    data = [item if isinstance(item, bytes) else tar(item) for item in tars]
+    return [Path(explode_tar(store, item, compression or Compression())["path"]) for item in data]
+
+
+def merged(root: Path, layers: Tars, compression: Compression | None = None) -> sandbox.Sandbox:
+    """Merge *layers* between an empty base environment and empty metadata."""
+    return sandbox.merge(folders(root, [[], *layers, []], compression))
+
+
+def paths(packed: sandbox.Sandbox) -> dict[bytes, tuple[int, int]]:
+    """Return layer number and row of each path, (-1, -1) for what no layer describes."""
+    found: dict[bytes, tuple[int, int]] = {}
+    names = {0: b""}
+    for row in range(len(packed)):
+        source = packed.source[row]
+        found[names[row]] = (-1, -1) if source == sandbox.IMPLIED else (source >> 32, source & 0xFFFFFFFF)
+        for child in packed.children(row):
+            names[child] = names[row] + b"/" + packed.name(child) if row else packed.name(child)
+    return found
+
+
+def index_of(root: Path, content: bytes | Sequence[Member]) -> Index:
+    """Explode one tar and read its index."""
+    return Index.read(folders(root, [content])[0] / "index")
+
+
+def build(root: Path, target: Path, layers: Tars, compression: Compression | None = None, **more: Any) -> dict[str, Any]:
+    """Build an image of *layers* over the real base environment."""
+    packed = sandbox.merge(folders(root, [environment_tar(), *layers, []], compression))
+    settings: dict[str, Any] = {"format": "simg", "created": 1_500_000_000, "deffile": b"", "documents": {}, "architecture": "amd64"}
+    return image.build(packed, target=target, **{**settings, **more})
+
+
+def unsquashed(picture: Path, target: Path, offset: int = 31) -> None:
+    """Extract an image with unsquashfs, which fails on anything it finds wrong."""
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-o", str(offset), "-d", target, picture], check=True, capture_output=True)

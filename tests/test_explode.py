@@ -1,0 +1,168 @@
+"""Exploded layers: a pure function of tar and key, contents stored once, nothing half-made."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from sregistry.compression import LEVELS, Codec, Compression
+from sregistry.content import Contents
+from sregistry.errors import ConfigError, DigestMismatch, LayerError, StoreError
+from sregistry.explode import explode, explode_tar
+from sregistry.index import NONE, Index
+from sregistry.oci import Digest
+from sregistry.store import Store
+from tests import contents, engine, tarball
+from tests.tarball import tar
+
+DICE = random.Random(7)
+NOISE = DICE.randbytes(400_000)
+TEXT = b"".join(b"line %d of a text\n" % DICE.randrange(1000) for _ in range(30_000))
+BLOCK = 128 << 10
+
+
+def expanded(folder: Path) -> dict[bytes, bytes]:
+    index = Index.read(folder / "index")
+    with Contents([folder], [index]) as reader:
+        return {
+            path: b"".join(block if block is not None else bytes(index.block_size) for block in reader.blocks(0, row))
+            for row, path in enumerate(index.paths())
+        }
+
+
+def fill(store: Store, data: bytes) -> tuple[Digest, Digest]:
+    blob = gzip.compress(data, 1, mtime=0)
+    return store.add(blob), Digest.of(data)
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("block_size", [64 << 10, 128 << 10, 1 << 20])
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_codec_keeps_the_contents(tmp_path: Path, codec: Codec, level: str, block_size: int) -> None:
+    files = {b"noise": NOISE, b"text": TEXT, b"holes": bytes(3 << 20) + b"end", b"zeros": bytes(BLOCK), b"small": b"x", b"empty": b""}
+    compression = Compression(codec=codec, level=level, block_size=block_size)
+    (folder,) = engine.folders(tmp_path, [[tarball.file(name, data) for name, data in files.items()]], compression)
+    assert expanded(folder) == files
+
+
+@pytest.mark.parametrize("level", ["default", "small"])
+def test_threads_do_not_show_in_the_bytes(tmp_path: Path, level: str) -> None:
+    data = tar([*contents.sizes(), *(tarball.file(b"t%d" % i, TEXT[i:] + NOISE[: i * 999]) for i in range(40))])
+    found = set()
+    for threads in (1, 2, 5):
+        store = Store(tmp_path / str(threads))
+        blob, diff_id = fill(store, data)
+        receipt = explode(store, blob, diff_id, Compression(level=level), threads)
+        found.add(tuple(hashlib.sha256(Path(held["path"]).read_bytes()).hexdigest() for held in receipt["holds"]))
+    assert len(found) == 1
+
+
+def test_equal_contents_are_stored_once(tmp_path: Path) -> None:
+    one = [tarball.file(b"a", TEXT), tarball.file(b"b", NOISE), tarball.file(b"c", b"tail" * 100)]
+    more = [tarball.file(b"copy/" + member.name, member.data) for member in one for _ in range(3)]
+    single, several = (engine.index_of(tmp_path, layer) for layer in (one, [*one, *more]))
+    assert single.data_size == several.data_size > 0
+    assert expanded(engine.folders(tmp_path, [[*one, *more]])[0])[b"copy/b"] == NOISE
+
+
+def test_files_that_only_look_alike_are_kept_apart(tmp_path: Path) -> None:
+    """Equal sizes, equal compressed sizes (noise does not shrink), other bytes."""
+    files = {b"f%d" % i: DICE.randbytes(2 * BLOCK) for i in range(5)}
+    (folder,) = engine.folders(tmp_path, [[tarball.file(name, data) for name, data in files.items()]])
+    assert expanded(folder) == files
+
+
+def test_zeros_are_holes_and_tails_share_fragments(tmp_path: Path) -> None:
+    layer = [tarball.file(b"zeros", bytes(64 * BLOCK)), *(tarball.file(b"s%d" % i, b"%d" % i * 50) for i in range(200))]
+    index = engine.index_of(tmp_path, layer)
+    assert set(index.blocks(0)) == {0} and index.fragment[0] == NONE
+    assert set(index.fragment[1:]) == {0} and len(index.fragment_start) == 1
+
+
+def test_a_fragment_of_zeros_is_no_hole(tmp_path: Path) -> None:
+    files = {b"z": bytes(5000), b"y": bytes(4999)}
+    (folder,) = engine.folders(tmp_path, [[tarball.file(name, data) for name, data in files.items()]])
+    assert expanded(folder) == files
+
+
+def test_wrong_diff_id_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    blob, _ = fill(store, tar([tarball.file(b"f", TEXT)]))
+    with pytest.raises(DigestMismatch, match="image config says"):
+        explode(store, blob, Digest.of(b"other"), Compression(), 2)
+    assert store.has(blob), "a blob that is what the registry published is kept"
+    assert not list(tmp_path.glob("exploded/*/*")) and not list((tmp_path / "ingest").iterdir())
+
+
+def test_a_blob_damaged_on_disk_is_removed_and_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    blob, diff_id = fill(store, tar([tarball.file(b"f", TEXT)]))
+    path = store.blob(blob)
+    data = bytearray(path.read_bytes())
+    data[2000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged on disk"):
+        explode(store, blob, diff_id, Compression(), 2)
+    assert not path.exists()
+
+
+def test_a_layer_that_is_no_tar_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    blob, diff_id = fill(store, b"garbage" * 1000)
+    with pytest.raises(LayerError, match="offset 0"):
+        explode(store, blob, diff_id, Compression(), 2)
+
+
+def test_a_missing_blob_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file"):
+        explode(Store(tmp_path), Digest.of(b"x"), Digest.of(b"y"), Compression(), 1)
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    data = tar([tarball.file(b"f", TEXT)])
+    first = explode_tar(store, data, Compression())
+    stamps = [Path(held["path"]).stat().st_mtime_ns for held in first["holds"]]
+    blob, diff_id = fill(store, data)
+    assert explode(store, blob, diff_id, Compression(), 2) == first
+    assert [Path(held["path"]).stat().st_mtime_ns for held in first["holds"]] == stamps
+
+
+def test_a_damaged_index_is_noticed(tmp_path: Path) -> None:
+    (folder,) = engine.folders(tmp_path, [[tarball.file(b"f", TEXT)]])
+    path = folder / "index"
+    data = bytearray(path.read_bytes())
+    for damaged in (data[:-1], data[:20], b"", bytes(data[:100]) + bytes([data[100] ^ 1]) + bytes(data[101:])):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match="is damaged"):
+            Index.read(path)
+
+
+def test_damaged_data_is_noticed_when_read(tmp_path: Path) -> None:
+    (folder,) = engine.folders(tmp_path, [[tarball.file(b"f", TEXT)]])
+    data = bytearray((folder / "data").read_bytes())
+    (folder / "data").write_bytes(data[:-1])
+    with pytest.raises(StoreError, match="is damaged"):
+        expanded(folder)
+    data[200] ^= 0xFF
+    (folder / "data").write_bytes(data)
+    with pytest.raises(StoreError, match="damaged at byte 0"):
+        expanded(folder)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"codec": "xz", "level": "default", "block_size": BLOCK},
+        {"codec": "gzip", "level": "9", "block_size": BLOCK},
+        {"codec": "gzip", "level": "default", "block_size": 100_000},
+        {"codec": "gzip", "level": "default", "block_size": 4096},
+    ],
+)
+def test_bad_compression_names_the_key(words: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"compression\."):
+        Compression.parse(**words)  # type: ignore[arg-type]

@@ -1,0 +1,113 @@
+"""Images: published whole or not at all, equal input gives equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sregistry import sif
+from sregistry.errors import ImageError, StoreError
+from sregistry.image import FORMATS
+from tests import engine
+from tests.tarball import Member, directory, file, symlink
+
+LAYERS = [[directory(b"d"), file(b"d/f", b"text " * 50_000), symlink(b"s", b"d/f")], [file(b".wh.s"), file(b"n", b"new")]]
+#: The first 20 bytes of ELF files: class, byte order, then e_machine at 18.
+ELF = {"amd64": b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e\0", "arm64": b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7\0"}
+
+
+@pytest.mark.parametrize("kind", ["sif", "simg"])
+def test_equal_input_gives_equal_bytes(tmp_path: Path, kind: str) -> None:
+    versions = set()
+    for number in range(2):
+        root = tmp_path / str(number)
+        receipt = engine.build(root / "store", root / f"elsewhere{number}" / "i", LAYERS, format=kind, documents={"a.json": b"{}"})
+        assert receipt["version"] == hashlib.sha256(Path(receipt["path"]).read_bytes()).hexdigest()
+        assert receipt["size"] == Path(receipt["path"]).stat().st_size
+        versions.add(receipt["version"])
+    assert len(versions) == 1
+
+
+def test_a_simg_is_a_launch_line_and_a_squashfs(tmp_path: Path) -> None:
+    engine.build(tmp_path, tmp_path / "i", LAYERS, format="simg")
+    data = (tmp_path / "i").read_bytes()
+    assert data.startswith(b"#!/usr/bin/env run-singularity\nhsqs") and (len(data) - 31) % 4096 == 0
+
+
+def test_a_sif_ends_with_its_file_system(tmp_path: Path) -> None:
+    engine.build(tmp_path, tmp_path / "i", LAYERS, format="sif", deffile=b"bootstrap: docker\n", documents={"x.json": b"{}"}, created=1234)
+    with (tmp_path / "i").open("rb") as handle:
+        header, objects = sif.parse(handle)
+        partition = objects[-1]
+        handle.seek(partition.offset)
+        assert handle.read(4) == b"hsqs" and partition.offset + partition.size == (tmp_path / "i").stat().st_size
+    assert (header.created, partition.created) == (1234, 1234)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    ("shell", "architecture"),
+    [
+        ([file(b"bin/sh", ELF["arm64"])], "arm64"),
+        ([symlink(b"bin", b"usr/bin"), symlink(b"usr/bin/sh", b"/opt/busybox"), file(b"opt/busybox", ELF["arm64"])], "arm64"),
+        ([symlink(b"bin/sh", b"sh")], "amd64"),
+        ([file(b"bin/sh", b"#!/no elf")], "amd64"),
+        ([directory(b"bin/sh")], "amd64"),
+        ([], "amd64"),
+    ],
+    ids=["elf", "links", "loop", "script", "directory", "none"],
+)
+def test_the_architecture_is_the_shells(tmp_path: Path, kind: str, shell: list[Member], architecture: str) -> None:
+    receipt = engine.build(tmp_path / "store", tmp_path / "i", [shell], format=kind)
+    assert receipt["architecture"] == architecture
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_older_image_is_replaced_at_once(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "storage" / "i"
+    engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)
+    first = target.stat().st_ino
+    engine.build(tmp_path / "store", target, [[file(b"new", b"2")]], format=kind)
+    assert target.stat().st_ino != first
+    assert [path.name for path in target.parent.iterdir()] == ["i"], "no neighbour is left behind"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_failure_keeps_the_older_image(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "storage" / "i"
+    receipt = engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)
+    layer = [file(b"f", os.urandom(300_000))]
+    (folder,) = engine.folders(tmp_path / "store", [layer])
+    (folder / "data").write_bytes(b"short")
+    with pytest.raises(StoreError, match="is damaged"):
+        engine.build(tmp_path / "store", target, [layer], format=kind)
+    assert [path.name for path in target.parent.iterdir()] == ["i"]
+    assert engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)["version"] == receipt["version"]
+
+
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        engine.build(tmp_path / "store", tmp_path / "i", LAYERS)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "i").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(("kind", "words"), [("sif", "is a directory"), ("sandbox", "is no directory")])
+def test_what_is_there_must_be_of_the_same_kind(tmp_path: Path, kind: str, words: str) -> None:
+    target = tmp_path / "i"
+    target.mkdir() if kind == "sif" else target.write_bytes(b"mine")
+    with pytest.raises(ImageError, match=words):
+        engine.build(tmp_path / "store", target, LAYERS, format=kind)
+    assert target.is_dir() if kind == "sif" else target.read_bytes() == b"mine"
+
+
+def test_an_unwritable_storage_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ImageError, match="choose another folder"):
+        engine.build(tmp_path / "store", tmp_path / "file" / "i", LAYERS)

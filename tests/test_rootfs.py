@@ -1,0 +1,87 @@
+"""Sandbox directories: what the image says, and nothing outside of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import engine
+from tests.tarball import Member, device, directory, fifo, file, link, symlink
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners and devices")
+
+
+def build(tmp_path: Path, layers: list[list[Member]]) -> tuple[Path, dict[str, Any]]:
+    target = tmp_path / "storage" / "image:1"
+    return target, engine.build(tmp_path / "store", target, layers, format="sandbox")
+
+
+def test_links_never_lead_out(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    away = os.fsencode(outside)
+    up = b"../" * 20
+    layers = [
+        [symlink(b"a", away), symlink(b"b", up + away), symlink(b"c/d", away)],
+        [file(b"a/x", b"evil"), file(b"b/y", b"evil"), file(b"c/d/z", b"evil"), file(up + away + b"/w", b"evil"), link(b"h", b"a/x")],
+    ]
+    target, _ = build(tmp_path, layers)
+    assert list(outside.iterdir()) == []
+    inside = Path(str(target) + str(outside))
+    assert {path.name for path in inside.iterdir()} == {"x", "y", "z", "w"}
+    assert (target / "a").readlink() == outside
+
+
+def test_what_forbids_entry_is_still_filled(tmp_path: Path) -> None:
+    layers = [[directory(b"shut", mode=0), file(b"shut/f", b"x", mode=0), link(b"other", b"shut/f"), directory(b"d", mode=0o2755)]]
+    target, _ = build(tmp_path, layers)
+    try:
+        assert stat.S_IMODE((target / "shut").stat().st_mode) == 0
+        assert stat.S_IMODE((target / "other").stat().st_mode) == 0 and (target / "other").stat().st_nlink == 2
+        assert stat.S_IMODE((target / "d").stat().st_mode) == 0o2755
+    finally:
+        (target / "shut").chmod(0o700)
+
+
+def test_times_links_and_contents(tmp_path: Path) -> None:
+    data = b"text " * 100_000
+    layers = [
+        [directory(b"d", mtime=77), file(b"d/f", data, mtime=88), symlink(b"d/s", b"f", mtime=99), fifo(b"d/p"), link(b"d/h", b"d/f")]
+    ]
+    target, receipt = build(tmp_path, layers)
+    assert (target / "d/f").read_bytes() == data
+    assert [int((target / "d" / name).lstat().st_mtime) for name in (".", "f", "s")] == [77, 88, 99]
+    assert stat.S_ISFIFO((target / "d/p").stat().st_mode)
+    assert (target / "d/h").stat().st_ino == (target / "d/f").stat().st_ino
+    assert receipt["path"] == str(target)
+    assert (target / ".singularity.d/actions/run").stat().st_mode & 0o777 == 0o755
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    target, _ = build(tmp_path, [[file(b"f", bytes(64 << 20) + b"end")]])
+    found = (target / "f").stat()
+    assert found.st_size == (64 << 20) + 3 and found.st_blocks * 512 < 1 << 20
+
+
+@as_root
+def test_owners_devices_and_attributes_as_root(tmp_path: Path) -> None:
+    layers = [
+        [
+            file(b"f", b"x", uid=1000, gid=2000, mode=0o6755, xattrs={b"user.a": b"\0\1", b"trusted.b": b"2"}),
+            device(b"c", b"3", 1, 3, mode=0o666),
+            device(b"b", b"4", 7, 300),
+            symlink(b"s", b"nowhere", uid=5, gid=6),
+            directory(b"d", uid=7, gid=8, mode=0o1777),
+        ]
+    ]
+    target, _ = build(tmp_path, layers)
+    owners = {name: ((target / name).lstat().st_uid, (target / name).lstat().st_gid) for name in "fsd"}
+    assert owners == {"f": (1000, 2000), "s": (5, 6), "d": (7, 8)}
+    assert stat.S_IMODE((target / "f").stat().st_mode) == 0o6755 and stat.S_IMODE((target / "d").stat().st_mode) == 0o1777
+    assert os.getxattr(target / "f", "user.a") == b"\0\1" and os.getxattr(target / "f", "trusted.b") == b"2"
+    assert stat.S_ISCHR((target / "c").stat().st_mode) and (target / "c").stat().st_rdev == os.makedev(1, 3)
+    assert stat.S_ISBLK((target / "b").stat().st_mode) and (target / "b").stat().st_rdev == os.makedev(7, 300)

@@ -1,0 +1,134 @@
+"""Images read back by squashfs-tools, and their structures where a reader would not complain."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sregistry.compression import Codec, Compression
+from sregistry.errors import ImageError
+from sregistry.index import Index
+from sregistry.sandbox import Sandbox
+from sregistry.squashfs import format as f
+from sregistry.squashfs.writer import plan
+from tests import engine
+from tests.tarball import Member, device, directory, file, link, symlink
+
+pytestmark = pytest.mark.skipif(shutil.which("unsquashfs") is None, reason="needs unsquashfs (Debian: squashfs-tools)")
+
+
+def superblock(image: Path, offset: int = 31) -> f.Superblock:
+    return f.Superblock(*f.SUPERBLOCK.unpack_from(image.read_bytes(), offset))
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("block_size", [64 << 10, 1 << 20])
+def test_contents_of_any_size(tmp_path: Path, codec: Codec, block_size: int) -> None:
+    sizes = [0, 1, block_size - 1, block_size, block_size + 1, 3 * block_size, 3 * block_size + 7]
+    files = {b"random%d" % size: os.urandom(size) for size in sizes} | {b"text%d" % size: (b"text" * size)[:size] for size in sizes}
+    files |= {b"holes": bytes(5 * block_size) + b"x" * block_size + bytes(2 * block_size + 1)}
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [[file(name, data) for name, data in files.items()]], Compression(codec=codec, block_size=block_size))
+    engine.unsquashed(image, tmp_path / "out")
+    assert {name: (tmp_path / "out" / os.fsdecode(name)).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 5000, 70_000])
+def test_directories_of_any_size(tmp_path: Path, count: int) -> None:
+    """More than 256 entries need runs, 8192 bytes an index, 65,535 an extended inode."""
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [[directory(b"d"), *(file(b"d/name-%06d" % i) for i in range(count))]])
+    engine.unsquashed(image, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out/d")) == [f"name-{i:06d}" for i in range(count)]
+
+
+def test_a_deep_tree(tmp_path: Path) -> None:
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [[file(b"d/" * 300 + b"f", b"deep")]])
+    engine.unsquashed(image, tmp_path / "out")
+    assert (tmp_path / "out" / ("d/" * 300) / "f").read_bytes() == b"deep"
+
+
+def test_hard_links_are_one_inode(tmp_path: Path) -> None:
+    image = tmp_path / "i.simg"
+    receipt = engine.build(
+        tmp_path, image, [[file(b"a", b"x"), link(b"d/b", b"a"), symlink(b"s", b"t")], [link(b"c", b"d/b"), link(b"s2", b"s")]]
+    )
+    engine.unsquashed(image, tmp_path / "out")
+    names = [tmp_path / "out" / name for name in ("a", "d/b", "c")]
+    assert {(name.stat().st_ino, name.stat().st_nlink) for name in names} == {(names[0].stat().st_ino, 3)}
+    assert superblock(image).inodes == receipt["inodes"]
+
+
+def test_dead_data_is_not_copied(tmp_path: Path) -> None:
+    big = os.urandom(1 << 20)
+    lower = [file(b"dead", os.urandom(1 << 20)), file(b"alive", big), file(b"gone", os.urandom(1 << 20))]
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [lower, [file(b".wh.gone"), file(b"dead", b"short")]])
+    assert (1 << 20) < image.stat().st_size < (1 << 20) + 40_000
+    engine.unsquashed(image, tmp_path / "out")
+    assert (tmp_path / "out/alive").read_bytes() == big and (tmp_path / "out/dead").read_bytes() == b"short"
+
+
+def test_numbers_at_their_limits(tmp_path: Path) -> None:
+    members = [
+        file(b"owner", uid=0xFFFFFFFE, gid=65_536, mode=0o7777),
+        file(b"old", mtime=-5),
+        symlink(b"longest", b"t" * f.MAX_SYMLINK),
+        file(b"n" * f.MAX_NAME),
+    ]
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [members])
+    listing = subprocess.run(["unsquashfs", "-o", "31", "-lln", "-d", "", image], check=True, capture_output=True, text=True).stdout
+    rows = {line.split("/")[-1].strip(): line.split() for line in listing.splitlines() if "/" in line}
+    assert rows["owner"][:2] == ["-rwsrwsrwt", "4294967294/65536"]
+    assert rows["old"][3] == "1970-01-01"
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (file(b"n" * 256), "a file name of 256 bytes"),
+        (symlink(b"s", b"t" * 4096), "4096 bytes"),
+        (symlink(b"s", b""), "0 bytes"),
+        (device(b"d", b"3", 5000, 1), "5000:1 is out of range"),
+    ],
+)
+def test_what_squashfs_can_not_hold_is_one_clear_line(tmp_path: Path, member: Member, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        engine.build(tmp_path, tmp_path / "i.simg", [[member]])
+    assert not list(tmp_path.glob("*i.simg*"))
+
+
+def test_attributes_that_squashfs_can_not_hold_are_told(tmp_path: Path) -> None:
+    xattrs = {b"user.a": b"\0\xff", b"system.posix_acl_access": b"x", b"security.selinux": b"host", b"trusted.t": b""}
+    receipt = engine.build(tmp_path, tmp_path / "i.simg", [[file(b"f", xattrs=xattrs)]])
+    assert receipt["dropped_xattrs"] == ["system.posix_acl_access"]
+
+
+def test_the_structures_lie_as_readers_expect(tmp_path: Path) -> None:
+    """Adjacency and padding: what the kernel checks when it mounts (squashfs 4.0, tables)."""
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [[*(file(b"f%d" % i, os.urandom(100), xattrs={b"user.n": b"%d" % i}) for i in range(900))]])
+    block = superblock(image)
+    data = image.read_bytes()[31:]
+    assert len(data) % f.PADDING == 0 and len(data) - block.bytes_used < f.PADDING
+    assert block.inode_table < block.directory_table < block.fragment_table < block.id_table < block.xattr_table < block.bytes_used
+    keys, count, _ = f.XATTR_TABLE.unpack_from(data, block.xattr_table)
+    assert count == 900 and block.xattr_table + f.XATTR_TABLE.size + 8 * -(-count * 16 // f.METADATA_BLOCK) == block.bytes_used
+    assert block.id_table + 8 * -(-block.ids * 4 // f.METADATA_BLOCK) == keys
+    (first,) = struct.unpack_from("<Q", data, block.fragment_table)
+    assert block.directory_table < first < block.fragment_table
+    assert (block.magic, block.major, block.minor, 1 << block.block_log) == (f.MAGIC, 4, 0, block.block_size)
+
+
+def test_layers_of_different_block_sizes_are_refused(tmp_path: Path) -> None:
+    one = engine.folders(tmp_path, [[file(b"a", b"x")]], Compression(block_size=64 << 10))
+    layers = [Index.read(folder / "index") for folder in one]
+    with pytest.raises(ImageError, match="different codecs or block sizes"):
+        plan(Sandbox(), layers, created=0, compression=Compression())
