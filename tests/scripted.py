@@ -23,13 +23,17 @@ TOKEN = "nvapi-s3cret/tok+en"
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `length` declares another Content-Length than the body's; `raw` is sent in place of any HTTP."""
+    """One answer. `length` declares another Content-Length than the body's; `raw` is sent in place of any HTTP.
+
+    The server waits `delay` seconds before it answers, and `silence` before it hangs up in the middle of a body.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Sequence[tuple[str, str]] = ()
     length: int | None = None
     delay: float = 0
+    silence: float = 0
     raw: bytes | None = None
 
 
@@ -112,6 +116,7 @@ class Scripted:
             handler.end_headers()
             handler.wfile.write(reply.body)
             if reply.length is not None and reply.length > len(reply.body):
+                time.sleep(reply.silence)
                 self._hang_up(handler)
         except (ConnectionError, TimeoutError):
             handler.close_connection = True

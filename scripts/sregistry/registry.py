@@ -15,6 +15,7 @@ it, and it is none of their business) and because requests would read `~/.netrc`
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import os
 import socket
 import ssl
@@ -238,8 +239,7 @@ class RegistryClient:
         """Return http only where it was asked for: the client's own registry, or this machine."""
         if self.settings.https:
             return "https"
-        name = urlsplit(f"//{host}").hostname or ""
-        return "http" if host == self.settings.base or name in ("localhost", "::1") or name.startswith("127.") else "https"
+        return "http" if host == self.settings.base or _is_loopback(f"//{host}") else "https"
 
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
@@ -303,6 +303,8 @@ class RegistryClient:
             prepared = self._session.prepare_request(requests.Request("GET", url, headers=headers, auth=_Authorization(authorization)))
             assert prepared.url is not None
             environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+            if _is_loopback(prepared.url):  # no proxy reaches this machine, whatever NO_PROXY says
+                environment["proxies"] = {}
             adapter = self._session.get_adapter(prepared.url)
             return adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
@@ -415,6 +417,15 @@ def _host(url: str | None) -> str:
         return parts.netloc.rpartition("@")[2] if parts.hostname else ""
     except ValueError:
         return ""
+
+
+def _is_loopback(url: str) -> bool:
+    """Tell whether an address is on this machine."""
+    name = urlsplit(url).hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _stream(response: requests.Response, host: str) -> Iterator[bytes]:
