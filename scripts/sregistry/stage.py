@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
@@ -150,12 +150,19 @@ def _sandbox(options: argparse.Namespace) -> None:
     from sregistry.sandbox import merge
 
     resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
-    exploded = {value["digest"]: value["path"] for value in map(receipt.read, options.layers)}
-    missing = [str(layer.blob.digest) for layer in resolved.layers if str(layer.blob.digest) not in exploded]
-    if missing:
-        raise StoreError(f"{resolved.uri}: no receipt for layer {missing[0]}", hint="run again")
-    layers = [exploded[str(layer.blob.digest)] for layer in resolved.layers]
-    merge([Path(path) for path in (metadata["environment"], *layers, metadata["metadata"])]).write(options.output)
+    exploded = {value["digest"]: value for value in map(receipt.read, options.layers)}
+    folders = []
+    for layer in resolved.layers:
+        made = exploded.get(str(layer.blob.digest))
+        if made is None:
+            raise StoreError(f"{resolved.uri}: no receipt for layer {layer.blob.digest}", hint="run again")
+        if made["diff_id"] != str(layer.diff_id):
+            # Two images name one blob with different contents: one of the configs is wrong.
+            raise DigestMismatch(
+                f"{resolved.uri}: layer {layer.blob.digest} has diff_id {made['diff_id']}, not {layer.diff_id} as its config says"
+            )
+        folders.append(made["path"])
+    merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])]).write(options.output)
 
 
 def _image(options: argparse.Namespace) -> None:
