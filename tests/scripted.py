@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sregistry.registry import Patience, RegistryClient
 from sregistry.settings import RegistrySettings
@@ -59,7 +59,7 @@ class Scripted:
     routes: dict[str, Answer | list[Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
-    def __enter__(self) -> Scripted:
+    def __enter__(self) -> Self:
         script = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,285 @@
+"""Documents parsed by the specification; whatever else comes in is refused by name, never by a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sregistry.errors import ConfigError, DocumentError
+from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, load_json, parse_manifest
+
+A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+CONFIG = {"mediaType": MediaType.OCI_CONFIG, "digest": A, "size": 7}
+LAYER = {"mediaType": MediaType.OCI_LAYER + "+gzip", "digest": B, "size": 8}
+MANIFEST: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
+ENTRY = {"mediaType": MediaType.OCI_MANIFEST, "digest": A, "size": 7, "platform": {"os": "linux", "architecture": "amd64"}}
+INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [ENTRY]}
+IMAGE: dict[str, Any] = {
+    "os": "linux",
+    "architecture": "arm64",
+    "variant": "v8",
+    "created": "2020-01-01T00:00:00Z",
+    "rootfs": {"type": "layers", "diff_ids": [A, B]},
+    "config": {"Env": ["A=1", "B"], "Entrypoint": ["/x"], "Cmd": None, "Labels": {"a": "b", "n": 1}, "User": "me"},
+}
+
+
+def encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def test_a_manifest() -> None:
+    assert parse_manifest(encode(MANIFEST)) == Manifest(
+        media_type=MediaType.OCI_MANIFEST,
+        config=Descriptor(media_type=MediaType.OCI_CONFIG, digest=Digest(A), size=7),
+        layers=(Descriptor(media_type=MediaType.OCI_LAYER + "+gzip", digest=Digest(B), size=8),),
+    )
+
+
+def test_an_index() -> None:
+    index = parse_manifest(encode(INDEX))
+    assert isinstance(index, Index)
+    assert index.manifests[0].platform == Platform(architecture="amd64")
+    assert index.platforms() == ["linux/amd64"]
+
+
+def test_content_decides_when_media_type_is_missing() -> None:
+    assert isinstance(parse_manifest(encode({k: v for k, v in MANIFEST.items() if k != "mediaType"})), Manifest)
+    assert isinstance(parse_manifest(encode({k: v for k, v in INDEX.items() if k != "mediaType"})), Index)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "Application/Vnd.OCI.image.layer.v1.tar+gzip; x=y",
+    ],
+)
+def test_layer_types(kind: str) -> None:
+    assert parse_manifest(encode({**MANIFEST, "layers": [{**LAYER, "mediaType": kind}]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            {"config": {**CONFIG, "mediaType": "application/vnd.oci.empty.v1+json"}}, "artifact of type .*oci.empty", id="empty-config"
+        ),
+        pytest.param({"config": {**CONFIG, "mediaType": "application/vnd.cncf.helm.config.v1+json"}}, "artifact of type .*helm", id="helm"),
+        pytest.param({"artifactType": "application/spdx+json"}, "artifact of type application/spdx", id="artifact-type"),
+        pytest.param({"layers": [{**LAYER, "mediaType": "application/vnd.in-toto+json"}]}, "no layer", id="attestation"),
+        pytest.param({"layers": [{**LAYER, "mediaType": MediaType.OCI_LAYER + "+gzip+encrypted"}]}, "no layer", id="encrypted"),
+        pytest.param({"layers": [{**LAYER, "mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}]}, "no layer", id="nydus"),
+    ],
+)
+def test_artifacts_are_no_images(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DocumentError, match=message):
+        parse_manifest(encode({**MANIFEST, **change}))
+
+
+def test_an_artifact_type_that_says_image_is_one() -> None:
+    assert parse_manifest(encode({**MANIFEST, "artifactType": MediaType.OCI_CONFIG}))
+    assert parse_manifest(encode({**MANIFEST, "artifactType": ""}))
+
+
+def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> bytes:
+    document = copy.deepcopy(document)
+    change(document)
+    return encode(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "change", "message"),
+    [
+        (MANIFEST, lambda d: d["layers"][0].update(size="x"), r"layers\[0\]\.size: expected a size in bytes, got 'x'"),
+        (MANIFEST, lambda d: d["layers"][0].update(size=True), r"layers\[0\]\.size"),
+        (MANIFEST, lambda d: d["layers"][0].update(size=-1), r"layers\[0\]\.size"),
+        (MANIFEST, lambda d: d["layers"][0].update(size=1.5), r"layers\[0\]\.size"),
+        (MANIFEST, lambda d: d["layers"][0].pop("digest"), r"layers\[0\]\.digest: missing"),
+        (MANIFEST, lambda d: d["layers"][0].update(digest="md5:" + "a" * 32), r"layers\[0\]\.digest"),
+        (MANIFEST, lambda d: d["layers"][0].update(digest=A.upper()), r"layers\[0\]\.digest"),
+        (MANIFEST, lambda d: d["layers"].append(5), r"layers\[1\]: expected an object"),
+        (MANIFEST, lambda d: d.update(layers={}), "layers: expected a list"),
+        (MANIFEST, lambda d: d.pop("config"), "config: missing"),
+        (MANIFEST, lambda d: d.update(schemaVersion=3), "schemaVersion"),
+        (MANIFEST, lambda d: d.update(schemaVersion=2.0), "schemaVersion"),
+        (MANIFEST, lambda d: d.update(schemaVersion=1), "schema 1"),
+        (MANIFEST, lambda d: d.update(mediaType=MediaType.OCI_INDEX), "mediaType"),
+        (MANIFEST, lambda d: d.update(mediaType=5), "mediaType"),
+        (MANIFEST, lambda d: d.update(manifests=[]), "both"),
+        (MANIFEST, lambda d: d.pop("layers"), "neither"),
+        (MANIFEST, lambda d: d.update(artifactType=5), "artifactType: expected a string"),
+        (INDEX, lambda d: d.update(manifests=5), "manifests: expected a list"),
+        (INDEX, lambda d: d["manifests"][0].update(platform=5), r"manifests\[0\]\.platform: expected an object"),
+        (INDEX, lambda d: d["manifests"][0]["platform"].pop("os"), r"manifests\[0\]\.platform\.os: missing"),
+    ],
+)
+def test_malformed_documents_name_the_key(document: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str) -> None:
+    with pytest.raises(DocumentError, match=message):
+        parse_manifest(changed(document, change))
+
+
+def test_an_image_config() -> None:
+    config = ImageConfig.parse(encode(IMAGE))
+    assert config.platform == Platform(architecture="arm64", variant="v8")
+    assert config.diff_ids == (Digest(A), Digest(B))
+    assert config.env == ("A=1", "B")
+    assert (config.entrypoint, config.cmd) == (("/x",), None)
+    assert config.labels == {"a": "b", "n": "1"}
+    assert config.config["User"] == "me"
+
+
+def test_a_bare_image_config() -> None:
+    config = ImageConfig.parse(b'{"rootfs":{}}')
+    assert (config.platform, config.diff_ids, config.env, config.entrypoint) == (None, (), (), None)
+    assert ImageConfig.parse(b'{"rootfs":{},"config":{"Cmd":"old","Entrypoint":[]}}').cmd == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("rootfs"), "rootfs: missing"),
+        (lambda d: d["rootfs"].update(diff_ids=[A, 5]), r"rootfs\.diff_ids\[1\]"),
+        (lambda d: d["rootfs"].update(type="other"), r"rootfs\.type"),
+        (lambda d: d["config"].update(Env=[1]), r"config\.Env\[0\]"),
+        (lambda d: d["config"].update(Cmd=["a\0b"]), r"config\.Cmd\[0\]"),
+        (lambda d: d.update(config=[1]), "config: expected an object"),
+        (lambda d: d.update(architecture=5), "architecture"),
+    ],
+)
+def test_malformed_configs_name_the_key(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    with pytest.raises(DocumentError, match=message):
+        ImageConfig.parse(changed(IMAGE, change))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' + b"1" * 5000 + b"}", b" " * (MAX_DOCUMENT + 1)]
+)
+def test_no_json_object(data: bytes) -> None:
+    with pytest.raises(DocumentError, match="manifest: "):
+        load_json(data, "manifest")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("amd64", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("aarch64", "linux/arm64"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("armhf", "linux/arm/v7"),
+        ("linux/arm/5", "linux/arm/v5"),
+        ("i686", "linux/386"),
+        ("Linux/AMD64/V3", "linux/amd64/v3"),
+        ("", None),
+        ("a/b/c/d", None),
+        ("linux/", None),
+        ("a b", None),
+    ],
+)
+def test_platforms(text: str, expected: str | None) -> None:
+    if expected is None:
+        with pytest.raises(ConfigError, match="platform"):
+            Platform.parse(text)
+    else:
+        assert str(Platform.parse(text)) == expected
+
+
+def entry(platform: str | None, number: int, media_type: str = MediaType.OCI_MANIFEST) -> dict[str, Any]:
+    found: dict[str, Any] = {"mediaType": media_type, "digest": f"sha256:{number:064x}", "size": 1}
+    if platform:
+        found["platform"] = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "expected"),
+    [
+        pytest.param("linux/amd64", ["linux/arm64", "linux/amd64", "linux/amd64"], [1, 2], id="list-order"),
+        pytest.param("linux/amd64", ["linux/amd64/v3", "linux/amd64"], [1, 0], id="exact-first"),
+        pytest.param("linux/arm64", ["linux/arm64/v8"], [0], id="arm64-variant"),
+        pytest.param("linux/arm/v7", ["linux/arm/v5", "linux/arm/v8", "linux/arm/v6"], [2, 0], id="arm-highest-not-above"),
+        pytest.param("linux/arm/v6", ["linux/arm"], [], id="arm-unnamed-is-v7"),
+        pytest.param("linux/amd64", [None, "linux/amd64"], [0, 1], id="no-platform-is-amd64"),
+        pytest.param("linux/arm64", [None], [], id="no-platform-is-not-arm64"),
+        pytest.param("linux/amd64", ["unknown/unknown", "windows/amd64"], [], id="attestation"),
+    ],
+)
+def test_choice(wanted: str, offered: list[str | None], expected: list[int]) -> None:
+    index = Index.parse({"manifests": [entry(platform, i) for i, platform in enumerate(offered)]})
+    assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse(wanted))] == expected
+
+
+def test_nested_indexes_come_last() -> None:
+    index = Index.parse(
+        {"manifests": [entry(None, 0, MediaType.OCI_INDEX), entry("linux/amd64", 1), entry("linux/amd64", 2, "application/x")]}
+    )
+    assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse("amd64"))] == [1, 0]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([A, MediaType.OCI_CONFIG, MediaType.OCI_LAYER]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        found += paths(inner, (*path, key))
+    return found
+
+
+@given(st.sampled_from([MANIFEST, INDEX, IMAGE]), st.data())
+def test_one_value_replaced_never_escapes_as_a_traceback(document: dict[str, Any], data: st.DataObject) -> None:
+    document = copy.deepcopy(document)
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(paths(document)[1:]))
+        target: Any = document
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = data.draw(JSON)
+    for parse in (parse_manifest, ImageConfig.parse):
+        try:
+            assert parse(encode(document))
+        except DocumentError as error:
+            assert "\n" not in str(error)
+
+
+@given(st.binary(max_size=60) | JSON.map(encode))
+def test_any_bytes_never_escape_as_a_traceback(data: bytes) -> None:
+    for parse in (parse_manifest, ImageConfig.parse):
+        with contextlib.suppress(DocumentError):
+            parse(data)
+
+
+@given(st.text(max_size=20) | st.text("/armv8linux_6", max_size=14))
+def test_any_platform_text(text: str) -> None:
+    try:
+        platform = Platform.parse(text)
+    except ConfigError:
+        return
+    assert Platform.parse(str(platform)) == platform
+    assert platform.rank(platform) == 0

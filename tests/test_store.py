@@ -1,0 +1,196 @@
+"""The store: whole, verified blobs or none; names that other tools find; locks among processes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sregistry.errors import DigestMismatch, StoreError
+from sregistry.oci import Descriptor, Digest, MediaType
+from sregistry.store import Store, write_atomic
+
+DATA = b"some blob"
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file() and "locks" not in path.parts)
+
+
+def descriptor(data: bytes = DATA) -> Descriptor:
+    return Descriptor(media_type=MediaType.OCI_MANIFEST, digest=Digest.of(data), size=len(data))
+
+
+def test_a_blob_is_kept_under_its_digest(store: Store) -> None:
+    assert not store.has(DIGEST)
+    assert store.add(DATA) == DIGEST
+    assert store.has(DIGEST)
+    assert store.has(DIGEST, len(DATA))
+    assert not store.has(DIGEST, 1)
+    assert store.read(DIGEST) == DATA
+    assert files(store) == [f"blobs/sha256/{DIGEST.hex}"]
+    assert stat.S_IMODE(store.blob(DIGEST).stat().st_mode) == 0o644
+
+
+def test_sha512(store: Store) -> None:
+    digest = Digest("sha512:" + hashlib.sha512(DATA).hexdigest())
+    assert store.add(DATA, digest) == digest
+    assert store.read(digest) == DATA
+
+
+@pytest.mark.parametrize(
+    ("sent", "size", "message"),
+    [
+        (b"other", None, "other bytes"),
+        (DATA + b"x", len(DATA), "more than"),
+        (DATA[:-1], len(DATA), "got 8 of 9"),
+        (b"", len(DATA), "got 0"),
+    ],
+)
+def test_other_bytes_leave_nothing(store: Store, sent: bytes, size: int | None, message: str) -> None:
+    with pytest.raises(DigestMismatch, match=message), store.ingest(DIGEST, size) as sink:
+        for byte in sent:
+            sink.write(bytes([byte]))
+    assert files(store) == []
+
+
+def test_an_error_of_the_source_passes_and_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, 5) as sink:
+        sink.write(DATA[:2])
+        raise ZeroDivisionError
+    assert files(store) == []
+
+
+def test_a_damaged_blob_is_noticed(store: Store) -> None:
+    store.add(DATA)
+    store.blob(DIGEST).write_bytes(b"s0me blob")
+    with pytest.raises(DigestMismatch, match=f"{DIGEST.hex} is damaged.*remove"):
+        store.read(DIGEST)
+    with pytest.raises(StoreError, match="can't read"):
+        store.read(Digest.of(b"none"))
+
+
+def test_names(store: Store) -> None:
+    assert store.tags() == {}
+    store.tag("h:1/a/b:1", descriptor())
+    store.tag("h:1/a/b:2", descriptor(b"2"))
+    store.tag("h:1/a/b:1", descriptor(b"3"))
+    assert store.tags() == {"h:1/a/b:2": descriptor(b"2"), "h:1/a/b:1": descriptor(b"3")}
+    before = (store.root / "index.json").stat().st_mtime_ns
+    store.tag("h:1/a/b:1", descriptor(b"3"))
+    assert (store.root / "index.json").stat().st_mtime_ns == before
+    assert json.loads((store.root / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
+
+
+def test_names_of_others_stay(store: Store) -> None:
+    store.root.mkdir()
+    nameless = {"mediaType": MediaType.OCI_MANIFEST, "digest": str(DIGEST), "size": 9}
+    odd = [nameless, {**nameless, "annotations": {"x": "y"}}, {"annotations": {"org.opencontainers.image.ref.name": "broken"}}, 5]
+    (store.root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": odd}))
+    assert store.tags() == {}
+    store.tag("a/b:1", descriptor())
+    assert json.loads((store.root / "index.json").read_bytes())["manifests"][:4] == odd
+    assert store.tags() == {"a/b:1": descriptor()}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"manifests": 5}', "\0"])
+def test_an_index_that_is_none_is_begun_anew(store: Store, text: str) -> None:
+    store.root.mkdir()
+    (store.root / "index.json").write_text(text)
+    assert store.tags() == {}
+    store.tag("a/b:1", descriptor())
+    assert store.tags() == {"a/b:1": descriptor()}
+
+
+def test_processes_that_name_at_once_lose_nothing(store: Store) -> None:
+    code = """
+import sys
+from pathlib import Path
+from sregistry.oci import Descriptor, Digest
+from sregistry.store import Store
+for i in range(20):
+    Store(Path(sys.argv[1])).tag(f"{sys.argv[2]}/x:{i}", Descriptor(media_type="m", digest=Digest.of(b""), size=0))
+"""
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(store.root), name]) for name in "abc"]
+    assert [job.wait() for job in jobs] == [0, 0, 0]
+    assert len(store.tags()) == 60
+
+
+def test_a_lock_keeps_others_out_and_the_body_s_errors_as_they_are(store: Store) -> None:
+    inside = 0
+    most = 0
+
+    def work() -> None:
+        nonlocal inside, most
+        with store.lock("one"):
+            inside += 1
+            most = max(most, inside)
+            threading.Event().wait(0.005)
+            inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    with pytest.raises(FileNotFoundError), store.lock("one"):
+        raise FileNotFoundError("the body's own")
+    with store.lock("one"):
+        pass
+
+
+def test_a_store_that_can_t_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "store")
+    for action in (lambda: store.add(DATA), lambda: store.tag("a/b:1", descriptor()), lambda: store.lock("x").__enter__()):
+        with pytest.raises(StoreError, match=r"Not a directory; .*choose another folder"):
+            action()
+
+
+def test_a_published_folder_stays_the_first(store: Store) -> None:
+    final = store.exploded("v", DIGEST)
+    for text in ("first", "second"):
+        with store.workspace() as work:
+            made = work / "made"
+            made.mkdir()
+            (made / "data").write_text(text)
+            store.publish(made, final)
+    assert (final / "data").read_text() == "first"
+    assert not list((store.root / "ingest").iterdir())
+
+
+def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomic(path, b"old", 0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "folder", b"new")
+    assert sorted(os.listdir(tmp_path)) == ["f", "folder"]
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
+def test_any_cut_of_a_blob_gives_the_blob(tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut <= len(data))})
+    with store.ingest(Digest.of(data), len(data)) as sink:
+        for start, end in itertools.pairwise(edges):
+            sink.write(data[start:end])
+    assert store.read(Digest.of(data)) == data
