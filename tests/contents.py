@@ -128,7 +128,12 @@ def wide() -> list[Member]:
 
 
 def odd() -> list[bytes]:
-    """Return tar streams that umoci can't read or reads otherwise than others: not for that oracle."""
+    """Return the tar streams of the odd image, lowest layer first."""
+    return [tar(layer) for layer in odd_members()]
+
+
+def odd_members() -> list[list[Member]]:
+    """Return layers that umoci can't read or reads otherwise than others: not for that oracle."""
     many = bytearray(60 * 4096)
     for i in range(0, 60, 2):
         many[i * 4096 : i * 4096 + 512] = b"%03d." % i * 128
@@ -143,6 +148,8 @@ def odd() -> list[bytes]:
         file(b"sparse/old-gnu-many", bytes(many), sparse=Sparse.OLD_GNU, segments=scattered, style=Style.GNU),
         file(b"sparse/old-gnu-hole", bytes(block), sparse=Sparse.OLD_GNU, style=Style.GNU),
         file(b"sparse/after", b"what follows a sparse file is found\n"),
+        file(b"before-1970", mtime=-5),
+        file(b"acl", b"squashfs can't hold it", xattrs={b"system.posix_acl_access": b"\2\0\0\0", b"user.kept": b"1"}),
         directory(b"folder"),
         file(b"folder/file", b"f"),
         file(b"parent", b"a file now, a directory later"),
@@ -157,16 +164,22 @@ def odd() -> list[bytes]:
         file(b"folder/sub/own", b"of this layer"),
         whiteout(b"folder"),
     ]
-    return [tar(lower), tar(upper)]
+    return [lower, upper]
+
+
+def tricky_members() -> list[list[Member]]:
+    """Return the layers of the tricky image, lowest first."""
+    return [[*busybox(), *_plain(), *_formats(), *_before()], _after(), [], _again(), []]
 
 
 def tricky() -> list[bytes]:
     """Return the tar streams of the tricky image, lowest layer first."""
+    first, second, third, fourth, _ = tricky_members()
     return [
-        tar([*busybox(), *_plain(), *_formats(), *_before()]),
-        tar(_after(), end=b""),  # the two zero blocks may be missing …
-        tar([]),
-        tar(_again(), end=END + bytes(8192) + b"what follows the end is padding"),  # … or followed by something
+        tar(first),
+        tar(second, end=b""),  # the two zero blocks may be missing …
+        tar(third),
+        tar(fourth, end=END + bytes(8192) + b"what follows the end is padding"),  # … or followed by something
         b"",
     ]
 

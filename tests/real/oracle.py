@@ -90,12 +90,15 @@ def _node(path: bytes, status: os.stat_result, groups: dict[int, list[bytes]]) -
     )
 
 
-def differences(expected: Tree, ours: Tree, *, implied_since: float = float("inf"), added: bool = True) -> list[str]:
+def differences(
+    expected: Tree, ours: Tree, *, implied_since: int | None = None, loose: Container[bytes] = (), added: bool = True
+) -> list[str]:
     """Return a line a difference; none if *ours* is *expected* and what we add.
 
     Args:
         implied_since: directories that *expected* has from this time on got the time of unpacking,
             because no entry of a layer says theirs: their times aren't compared.
+        loose: directories of which only the presence is compared.
         added: False compares everything.
     """
     ignored = _additions(expected) if added else set[bytes]()
@@ -109,7 +112,9 @@ def differences(expected: Tree, ours: Tree, *, implied_since: float = float("inf
             continue
         for field in fields(Node):
             a, b = getattr(one, field.name), getattr(other, field.name)
-            if field.name == "mtime" and one.kind == "d" and one.mtime >= int(implied_since):
+            if field.name == "mtime" and one.kind == "d" and implied_since is not None and one.mtime >= implied_since:
+                continue
+            if path in loose and field.name != "kind":
                 continue
             if field.name == "nlink":
                 continue  # file systems count directories in their own ways: see `link_counts`

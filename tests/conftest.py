@@ -1,0 +1,79 @@
+"""What all tests share: what a test needs from the machine, no skips in CI, and the test images.
+
+`@pytest.mark.needs("root", "unsquashfs")` skips a test where something is missing, and says what. With
+CI=true a skip is a failure: a machine that judges must have everything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Generator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests import images
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+#: Where `tests/real/provision` keeps Apptainer.
+CACHE = Path(os.environ.get("SREGISTRY_TESTS_CACHE", "/var/cache/sregistry-tests"))
+
+
+@cache
+def _mounts() -> bool:
+    """Tell whether this process may mount: root in a container often may not."""
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+#: What isn't a program on PATH: how to tell that it is there, and what to say if it isn't.
+_SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
+    "root": (lambda: os.geteuid() == 0, "needs root"),
+    "mount": (_mounts, "needs root and the right to mount"),
+    "apptainer": (lambda: _mounts() and (CACHE / "apptainer/.ready").exists(), "needs root and Apptainer (tests/real/provision)"),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            if name in _SPECIAL:
+                there, reason = _SPECIAL[name]
+                if not there():
+                    pytest.skip(reason)
+            elif shutil.which(name) is None:
+                pytest.skip(f"needs the program {name}")
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Make a skip a failure in CI; an expected failure stays what it is."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"no skips in CI: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> images.Layout:
+    """Return all test images in an OCI image layout."""
+    return images.build(tmp_path_factory.mktemp("images") / "layout")
