@@ -53,7 +53,8 @@ def fetch(client: RegistryClient, reference: Reference, layer: Layer, store: Sto
 
 def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, log: TextIO) -> None:
     """Fetch a blob; one that broke off is begun again, as often as the client's patience allows."""
-    print(f"fetching {blob.digest} ({blob.size / 1e6:.1f} MB) of {reference}", file=log, flush=True)
+    source = f"{reference.registry}/{reference.repository}"
+    print(f"fetching {blob.digest} ({blob.size / 1e6:.1f} MB) of {source}", file=log, flush=True)
     start = time.monotonic()
     tries = client.patience.retries + 1
     for attempt in range(tries):
@@ -65,7 +66,7 @@ def _download(client: RegistryClient, reference: Reference, blob: Descriptor, st
         except TransferError as error:
             if attempt + 1 == tries:
                 hint = "try again later; fewer `connections` may help"
-                raise TransferError(f"{reference}: gave up after {tries} tries: {error.message}", hint=hint) from None
+                raise TransferError(f"{source}: gave up after {tries} tries: {error.message}", hint=hint) from None
             print(f"again: {error}", file=log, flush=True)
             client.patience.wait(attempt)
     seconds = max(time.monotonic() - start, 1e-3)
