@@ -82,7 +82,7 @@ def _explain(error: ValidationError) -> ConfigError:
         expected = " or ".join(_TYPES[name] for name in types if name != "null")
         hint = None
         if "string" in types and isinstance(value, (int, float)):
-            hint = f"""quote it, such as '{key}="{value}"' on the command line; YAML reads 17.10 as the number 17.1"""
+            hint = f"""quote it: --config '{key}="…"', for 17.10 is read as the number 17.1"""
         return ConfigError(f"config: {key}: expected {expected}, got {_show(value)}", hint=hint)
     return ConfigError(f"config: {key}: {_show(value)} is not allowed: {schema.get('description', error.message)}")
 

@@ -12,7 +12,6 @@ the number of its folder.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,7 @@ def discard(path: Path, value: dict[str, Any]) -> None:
     """Remove a receipt that no longer counts; a manifest that was pinned before a failed refresh comes back."""
     pinned = value.get("pinned")
     if pinned:
-        publish(path, pinned["text"].encode())
-        os.utime(path, ns=(pinned["mtime_ns"], pinned["mtime_ns"]))
+        publish(path, pinned.encode())
     else:
         path.unlink(missing_ok=True)
 
@@ -95,29 +93,35 @@ def sweep(results: Path, keys: Iterable[str], variant: str, store: Path) -> list
         store: where blobs and exploded layers are looked for.
     """
     discarded = []
-    for path in _receipts(results, keys, variant):
-        if not path.is_file():
-            continue
-        try:
-            value = read(path)
-        except SregistryError as error:
-            value = {"error": str(error)}
-        if "error" in value or value.get("store") not in (None, str(store)) or stale(value):
-            discard(path, value)
-            discarded.append(path)
+    for key in keys:
+        folder = results / key
+        layers = _layers(folder / "manifest.json")
+        exploded = [results / "explode" / f"{digest}.{variant}.json" for digest in layers]
+        own = [folder / name for name in ("manifest.json", "metadata.json", "image.json", "record.json")]
+        for path in (*own, *(results / "layer" / f"{digest}.json" for digest in layers), *exploded):
+            if path.is_file() and _outdated(path, store):
+                discarded.append(path)
+        # The sandbox points into exploded data, and is no receipt that could say so.
+        if not all(path.is_file() for path in (folder / "metadata.json", *exploded)):
+            (folder / "sandbox.index").unlink(missing_ok=True)
     return discarded
 
 
-def _receipts(results: Path, keys: Iterable[str], variant: str) -> dict[Path, None]:
-    found: dict[Path, None] = {}
-    for key in keys:
-        folder = results / key
-        found |= dict.fromkeys(folder / name for name in ("manifest.json", "metadata.json", "image.json", "record.json"))
-        try:
-            layers = [str(layer["digest"]) for layer in read(folder / "manifest.json")["layers"]]
-        except (SregistryError, KeyError, TypeError):
-            continue
-        for digest in layers:
-            found[results / "layer" / f"{digest}.json"] = None
-            found[results / "explode" / f"{digest}.{variant}.json"] = None
-    return found
+def _outdated(path: Path, store: Path) -> bool:
+    """Discard the receipt if it no longer counts, and say so."""
+    try:
+        value = read(path)
+    except SregistryError as error:
+        value = {"error": str(error)}
+    outdated = "error" in value or value.get("store") not in (None, str(store)) or stale(value)
+    if outdated:
+        discard(path, value)
+    return outdated
+
+
+def _layers(manifest: Path) -> list[str]:
+    """Return the digests of the image's layers, each once; none if there is no manifest."""
+    try:
+        return list(dict.fromkeys(str(layer["digest"]) for layer in read(manifest)["layers"]))
+    except (SregistryError, KeyError, TypeError):
+        return []

@@ -279,6 +279,21 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
     return ANY
 
 
+def from_file(path: Path = Path("config/config.yaml")) -> dict[str, Any]:
+    """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML."""
+    import yaml
+
+    try:
+        keys = yaml.safe_load(path.read_bytes()) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"can't read {path}: {error}") from error
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines")
+    return keys
+
+
 @functools.cache
 def _registries() -> dict[str, dict[str, Any]]:
     import yaml

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
 
@@ -61,22 +61,18 @@ def _manifest(options: argparse.Namespace) -> None:
         with RegistryClient(settings) as client:
             resolved = resolve(client, reference, Platform.parse(options.platform), _store(options))
     except SregistryError as error:
-        receipt.write(output, {"uri": options.uri, "error": str(error), **({"pinned": pinned} if pinned else {})})
+        receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
-    if pinned and pinned["text"] == output.read_text():
-        os.utime(output, ns=(pinned["mtime_ns"], pinned["mtime_ns"]))
 
 
-def _pinned(path: Path) -> dict[str, Any] | None:
-    """Return what an earlier run resolved, with its time: an unchanged image keeps it."""
+def _pinned(path: Path) -> str | None:
+    """Return what an earlier run resolved: a failed refresh gives it back."""
     from sregistry import receipt
 
     try:
         value = receipt.read(path)
-        if "error" in value:
-            return value.get("pinned")
-        return {"text": path.read_text(), "mtime_ns": path.stat().st_mtime_ns}
+        return value.get("pinned") if "error" in value else path.read_text()
     except (SregistryError, OSError):
         return None
 

@@ -6,17 +6,21 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+
+def refuse(line, code=2):
+    """End with one line: an exception would bring Snakemake's own lines and a traceback with it."""
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(code)
+
 
 try:
     from sregistry import __version__, config as configuration, receipt
     from sregistry.errors import SregistryError
 except ImportError as error:
-    raise WorkflowError(
-        f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e ."
-    ) from None
+    refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
 
 
 if os.path.exists("config/config.yaml"):
@@ -29,11 +33,7 @@ RESULTS = "results"
 
 # `python3` in the rules is the interpreter that runs Snakemake: no activation is needed, and no shim,
 # which can cost more than the job.
-shell.prefix(
-    f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace(
-        "{", "{{"
-    ).replace("}", "}}")
-)
+shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace("{", "{{").replace("}", "}}"))
 
 try:
     SETTINGS, _targets = configuration.plan(
@@ -47,7 +47,7 @@ try:
     if workflow.is_main_process:
         receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store)
 except SregistryError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error, error.exit_code)
 
 # One gathering checkpoint a set of images: different sets run side by side in one directory.
 BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
@@ -56,10 +56,10 @@ BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
 if "network" not in workflow.global_resources:
     workflow.register_resource("network", SETTINGS.connections)
 
+# A new text each time: what has the same bytes as before triggers nothing.
+STAMP = f"{RESULTS}/refresh"
 if SETTINGS.refresh and workflow.is_main_process:
-    workflow.dag_settings.forcerun = frozenset(
-        {*workflow.dag_settings.forcerun, "manifest"}
-    )
+    receipt.publish(Path(STAMP), str(time.time_ns()).encode())
 
 
 wildcard_constraints:
@@ -71,11 +71,14 @@ wildcard_constraints:
 def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
     if not TARGETS:
-        raise WorkflowError(
-            "no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10"
-        )
+        refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
     last = "image.json" if SETTINGS.disable else "record.json"
     return [f"{RESULTS}/{image}/{last}" for image in TARGETS]
+
+
+def refreshed(wildcards):
+    """With `refresh`, what makes a tag's manifest out of date. What a digest names never is."""
+    return [STAMP] if SETTINGS.refresh and TARGETS[wildcards.image].reference.digest is None else []
 
 
 def of(field):
@@ -94,22 +97,17 @@ def layers():
 
 
 def manifest_of_image(wildcards):
-    """The image's manifest, once all are gathered, so that an unchanged one has its old time."""
+    """The image's manifest, once all are gathered; one with the same bytes as before triggers nothing."""
     layers()
     return f"{RESULTS}/{wildcards.image}/manifest.json"
 
 
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
-    image = next(
-        image for image, digests in layers().items() if wildcards.digest in digests
-    )
+    image = next(image for image, digests in layers().items() if wildcards.digest in digests)
     return f"{RESULTS}/{image}/manifest.json"
 
 
 def exploded_layers(wildcards):
     """Receipts of the image's exploded layers, each once."""
-    return [
-        f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json"
-        for digest in layers()[wildcards.image]
-    ]
+    return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in layers()[wildcards.image]]

@@ -2,8 +2,10 @@
 
 
 rule manifest:
+    input:
+        refreshed,
     output:
-        # Kept while it is asked again: an unchanged image keeps its manifest's time, so nothing is rebuilt.
+        # Kept while it is asked again: if that fails, the image stays what it is.
         update("results/{image}/manifest.json"),
     log:
         "logs/manifest/{image}.log",

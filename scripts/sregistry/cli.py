@@ -1,0 +1,163 @@
+"""The command `sregistry`: what is there, where it is, what is known of it.
+
+```
+sregistry images [QUERY …] [--json]     the records, oldest first
+sregistry inspect URI                   one record, as JSON
+sregistry get URI                       path of a local image, address of a remote one
+sregistry serve DIR                     an OCI image layout as a registry
+sregistry version
+```
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sregistry.errors import SregistryError, from_oserror
+
+if TYPE_CHECKING:
+    from sregistry.catalog import Catalog, Record
+    from sregistry.settings import Settings
+
+_INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except SregistryError as error:
+        return _report(error)
+    except BrokenPipeError:
+        # Who reads has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _report(from_oserror(error, SregistryError, options.command))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _report(error: SregistryError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _images(options: argparse.Namespace) -> None:
+    """List the records in whose client and uri all QUERY words occur."""
+    catalog, _ = _open()
+    words = [word.lower() for word in options.query]
+    found = [record for record in catalog.records() if all(word in f"{record.client}://{record.label}".lower() for word in words)]
+    if options.json:
+        print(json.dumps([record.json() for record in found], indent=4, sort_keys=True))
+    elif not found:
+        print("No image matches." if words else "No images yet.", file=sys.stderr)
+    else:
+        print("Containers:   [date]    [client]\t[uri]")
+        for number, record in enumerate(found, 1):
+            print(f"{number}  {record.created:%B %d, %Y}\t[{record.client}]\t{record.label}")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    """Print a record: uri, place, then all of it."""
+    record = _find(options.uri)
+    print(f"{record.uri}\n{record.location}\n{json.dumps(record.json(), indent=4, sort_keys=True)}")
+
+
+def _get(options: argparse.Namespace) -> None:
+    """Print where an image is."""
+    record = _find(options.uri)
+    if record.image is not None and not os.path.lexists(record.image):
+        from sregistry.errors import CatalogError
+
+        raise CatalogError(f"{record.uri} was at {record.image}, but is gone", hint="pull it again")
+    print(record.location)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    """Serve a layout until Ctrl-C."""
+    from sregistry.serve import run
+
+    run(options.directory, options.host, options.port)
+
+
+def _version(_: argparse.Namespace) -> None:
+    from sregistry import __version__
+
+    print(__version__)
+
+
+def _open() -> tuple[Catalog, Settings]:
+    """Open the catalog that the environment or the configuration file names, and announce it."""
+    from sregistry.catalog import Catalog
+    from sregistry.settings import Settings, from_file
+
+    settings = Settings.load(file=from_file(), environ=os.environ)
+    catalog = Catalog(settings.database)
+    print(f"[client|{settings.client}] [database|{catalog.path}]", file=sys.stderr)
+    return catalog, settings
+
+
+def _find(uri: str) -> Record:
+    from sregistry.settings import registry
+
+    catalog, settings = _open()
+    meant = registry(settings.client, os.environ)
+    return catalog.find(uri, registry=meant.base, collection=meant.collection)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from sregistry import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="sregistry",
+        description="Images that were made of registry images, and where they are.",
+        epilog="An image is made by: snakemake --config uri=nvidia/caffe2:17.10",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    command = commands.add_parser("images", help="list images", description="List the images on record, oldest first.")
+    command.add_argument("query", nargs="*", metavar="QUERY", help="words that client or uri must hold")
+    command.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    command.set_defaults(run=_images)
+
+    command = commands.add_parser("inspect", help="show an image's record", description="Show all that is known of an image.")
+    command.add_argument("uri", metavar="URI")
+    command.set_defaults(run=_inspect)
+
+    command = commands.add_parser("get", help="say where an image is", description="Print the path of an image.")
+    command.add_argument("uri", metavar="URI")
+    command.set_defaults(run=_get)
+
+    command = commands.add_parser(
+        "serve", help="serve an OCI image layout", description="Serve an OCI image layout as a read-only registry."
+    )
+    command.add_argument("directory", type=Path, metavar="DIR")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    command.add_argument("--port", type=int, default=5000, help="0 takes a free one (%(default)s)")
+    command.set_defaults(run=_serve)
+
+    command = commands.add_parser("version", help="print the version")
+    command.set_defaults(run=_version)
+
+    commands.add_parser("help", help="print this help").set_defaults(run=lambda _: parser.print_help())
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
