@@ -182,7 +182,7 @@ class Index:
         digest = hashlib.sha256()
         with path.open("wb") as file:
             parts = [little(column) for _, column, _ in self._arrays(header)]
-            for part in [MAGIC, _HEADER.pack(*header), *parts, self._heap, self._xattr_heap]:
+            for part in (MAGIC, _HEADER.pack(*header), *parts, bytes(self._heap), bytes(self._xattr_heap)):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
