@@ -241,6 +241,10 @@ class RegistryClient:
             return "https"
         return "http" if host == self.settings.base or _is_loopback(f"//{host}") else "https"
 
+    def _switch(self) -> str:
+        """Return the name of the variable that turns https off."""
+        return f"SREGISTRY_{self.settings.client.upper()}_NOHTTPS"
+
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
         for attempt in range(self.patience.retries):
@@ -326,6 +330,9 @@ class RegistryClient:
             return RegistryError(f"{host} limits the rate of requests ({detail})", hint="try again later or log in")
         if status in RETRIED:
             return RegistryError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
+        if status == 400 and (response.url or "").startswith("http:"):  # how a TLS server answers plain http
+            hint = f"if it wants https, unset {self._switch()}"
+            return RegistryError(f"{host} does not give {what} over plain http ({detail})", hint=hint)
         return RegistryError(f"{host} does not give {what} ({detail})", hint="check that this host is a registry")
 
     def _detail(self, response: requests.Response) -> tuple[set[str], str]:
@@ -352,7 +359,7 @@ class RegistryClient:
         """Return the error for a request without an answer; the original text may hold addresses with secrets."""
         reason, hint = _reason(error, self.patience)
         if hint is _NO_TLS:
-            hint = f"if it speaks plain http, export SREGISTRY_{self.settings.client.upper()}_NOHTTPS=yes"
+            hint = f"if it speaks plain http, export {self._switch()}=yes"
         return RegistryError(f"can't reach {host}: {reason}", hint=hint)
 
 
