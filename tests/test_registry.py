@@ -404,13 +404,13 @@ def test_https_to_plain_http_names_the_switch(server: Scripted) -> None:
 
 def test_plain_http_to_https_names_the_switch(server: Scripted) -> None:
     server.routes[TAG] = Reply(400, b"Client sent an HTTP request to an HTTPS server.")
-    with pytest.raises(RegistryError, match="over plain http .400 Bad Request.; if it wants https, unset SREGISTRY_NVIDIA_NOHTTPS"):
+    with pytest.raises(RegistryError, match=r"over plain http \(400 Bad Request\); if it wants https, unset SREGISTRY_NVIDIA_NOHTTPS"):
         get(server)
 
 
 def test_a_dead_proxy_is_named_without_its_password(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("http_proxy", "http://me:pa55@127.0.0.1:1")
     name = Reference.parse("demo/tiny:1", registry="registry.example", collection="")
     with client("registry.example") as it, pytest.raises(RegistryError, match="the proxy does not answer") as caught:
