@@ -299,8 +299,8 @@ def _registries() -> dict[str, dict[str, Any]]:
     import yaml
 
     here = Path(__file__).parent
-    # Beside the package in a wheel; in the repository, which an editable install points to, one file.
-    folder = next((f for f in (here / "config", here.parents[1] / "config") if (f / "registries.yaml").is_file()), here)
+    # In the package in a wheel; in the repository, which an editable install points to, beside it.
+    folder = next((f for f in (here / "data" / "config", here.parents[1] / "config") if f.is_dir()), here)
     try:
         rows = yaml.safe_load((folder / "registries.yaml").read_bytes())
     except (OSError, yaml.YAMLError) as error:
