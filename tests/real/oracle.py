@@ -6,6 +6,7 @@ purpose is listed in `ADDED`, `MOUNT_POINTS` and `STUBS`; nothing else may diffe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -74,7 +75,6 @@ def _node(path: bytes, status: os.stat_result, groups: dict[int, list[bytes]]) -
         content = repr(os.readlink(path))
     special = stat.S_ISCHR(kind) or stat.S_ISBLK(kind)
     links = groups.get(status.st_ino, [])
-    names = (name for name in os.listxattr(path, follow_symlinks=False) if name not in FOREIGN_XATTRS)
     return Node(
         kind=stat.filemode(kind)[0],
         mode=stat.S_IMODE(status.st_mode),
@@ -84,9 +84,21 @@ def _node(path: bytes, status: os.stat_result, groups: dict[int, list[bytes]]) -
         size=status.st_size if stat.S_ISREG(kind) else 0,
         content=content,
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if special else (0, 0),
-        xattrs=tuple(sorted((os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)) for name in names)),
+        xattrs=_xattrs(path),
         links=tuple(sorted(links)) if len(links) > 1 else (),
         nlink=status.st_nlink,
+    )
+
+
+def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # a squashfs in which nothing has any
+            raise
+        return ()
+    return tuple(
+        sorted((os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)) for name in names if name not in FOREIGN_XATTRS)
     )
 
 

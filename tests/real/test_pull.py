@@ -1,0 +1,228 @@
+"""Images pulled from a real registry by the whole pipeline, against what umoci unpacks of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import images
+from tests.real import oracle
+from tests.real.conftest import TWINS, Pipeline, Pulled, extracted, mounted, partition, tool
+from tests.real.oracle import Tree
+
+pytestmark = pytest.mark.needs("docker-registry", "siftool")
+
+judged = pytest.mark.needs("mount", "skopeo", "umoci", "unsquashfs")
+IMAGES = (
+    "demo/tiny:1",
+    "demo/static:1",
+    "demo/tricky:1",
+    "demo/tricky-packed:1",
+    "demo/tricky-mislabelled:1",
+    "demo/sizes:1",
+    "demo/empty:1",
+    "demo/nothing:1",
+    "demo/multi:1",
+    "demo/multi:list",
+    "demo/nested:1",
+)
+
+Unpacked = Callable[[str], tuple[Tree, int]]
+
+
+def test_one_run_pulls_every_image(pulled: Pulled, layout: images.Layout) -> None:
+    assert pulled.result.returncode == 0, pulled.result.stderr[-5000:]
+    good = {pulled.pipeline.image(name).name for name in layout.tags() if name.startswith("demo/")}
+    assert {path.name for path in pulled.pipeline.storage.iterdir()} == good
+
+
+@judged
+@pytest.mark.parametrize("uri", IMAGES)
+def test_the_kernel_mounts_what_umoci_unpacks(pulled: Pulled, unpacked: Unpacked, tmp_path: Path, uri: str) -> None:
+    image = pulled(uri)
+    with mounted(image, partition(image), tmp_path / "mnt") as folder:
+        ours = oracle.tree(folder)
+    _judge(unpacked(uri), ours)
+    assert oracle.link_counts(ours) == []
+
+
+@judged
+@pytest.mark.parametrize("uri", IMAGES)
+def test_unsquashfs_extracts_what_umoci_unpacks(pulled: Pulled, unpacked: Unpacked, tmp_path: Path, uri: str) -> None:
+    image = pulled(uri)
+    _judge(unpacked(uri), oracle.tree(extracted(image, partition(image), tmp_path / "out")))
+
+
+@judged
+@pytest.mark.parametrize("compression", ["codec: zstd", "level: fast", "level: small", "block_size: 1048576", "block_size: 65536"])
+def test_every_compression_gives_the_same_tree(pipeline: Pipeline, unpacked: Unpacked, tmp_path: Path, compression: str) -> None:
+    result = pipeline.run("uri=demo/sizes:1", f"compression={{{compression}}}")
+    assert result.returncode == 0, result.stderr
+    image = pipeline.image("demo/sizes:1")
+    with mounted(image, partition(image), tmp_path / "mnt") as folder:
+        _judge(unpacked("demo/sizes:1"), oracle.tree(folder))
+    _judge(unpacked("demo/sizes:1"), oracle.tree(extracted(image, partition(image), tmp_path / "out")))
+
+
+@judged
+@pytest.mark.parametrize("uri", ["demo/tricky:1", "demo/sizes:1"])
+def test_a_simg_holds_the_same(pipeline: Pipeline, unpacked: Unpacked, tmp_path: Path, uri: str) -> None:
+    result = pipeline.run(f"uri={uri}", "format=simg")
+    assert result.returncode == 0, result.stderr
+    image = pipeline.image(uri, ".simg")
+    assert image.read_bytes()[:35] == b"#!/usr/bin/env run-singularity\nhsqs"
+    with mounted(image, 31, tmp_path / "mnt") as folder:
+        _judge(unpacked(uri), oracle.tree(folder))
+
+
+@judged
+@pytest.mark.parametrize("uri", ["demo/tricky:1", "demo/sizes:1"])
+def test_a_sandbox_holds_the_same(pipeline: Pipeline, unpacked: Unpacked, uri: str) -> None:
+    result = pipeline.run(f"uri={uri}", "format=sandbox")
+    assert result.returncode == 0, result.stderr
+    ours = oracle.tree(pipeline.image(uri, ""))
+    _judge(unpacked(uri), ours)
+
+
+def _judge(expected: tuple[Tree, int], ours: Tree) -> None:
+    tree, since = expected
+    assert oracle.differences(tree, ours, implied_since=since) == []
+    assert oracle.stubs(ours) == []
+    missing = [path for path in oracle.MOUNT_POINTS if path not in tree]
+    wrong = {path: oct(ours[path].mode) for path in missing if ours[path].mode != (0o1777 if path.endswith(b"tmp") else 0o755)}
+    assert wrong == {}
+
+
+@pytest.mark.needs("root")
+def test_every_twin_is_judged() -> None:
+    assert set(TWINS) <= set(IMAGES)
+
+
+def test_siftool_finds_the_four_objects(pulled: Pulled) -> None:
+    rows = [[cell.strip() for cell in line.split("|")] for line in tool("siftool", "list", pulled("demo/tiny:1")).splitlines()[3:]]
+    assert [row[-1] for row in rows] == ["Def.FILE", "JSON.Generic", "JSON.Generic", "FS (Squashfs/*System/amd64)"]
+    header = tool("siftool", "header", pulled("demo/tiny:1"))
+    assert re.search(r"Architecture:\s+amd64", header) and re.search(r"Descriptors Free:\s+44", header), header
+
+
+def test_siftool_dumps_the_documents(pulled: Pulled) -> None:
+    image = pulled("demo/tiny:1")
+    deffile = tool("siftool", "dump", "1", image)
+    assert deffile.startswith("bootstrap: docker\nfrom: ") and "demo/tiny:1" in deffile
+    documents = {name: json.loads(tool("siftool", "dump", number, image)) for number, name in _names(image).items()}
+    assert documents["oci-config.json"] == images.TINY
+    attributes = documents["inspect-metadata.json"]["data"]["attributes"]
+    assert documents["inspect-metadata.json"]["type"] == "container"
+    assert {**attributes["labels"], **images.LABELS} == attributes["labels"]
+    assert attributes["deffile"] == deffile.rstrip("\n")
+
+
+def _names(image: Path) -> dict[str, str]:
+    """Return the names of the JSON objects 2 and 3."""
+    found = {number: re.search(r"Name:\s+(\S+)", tool("siftool", "info", number, image)) for number in ("2", "3")}
+    return {number: match[1] for number, match in found.items() if match}
+
+
+def test_the_platform_is_chosen(pipeline: Pipeline) -> None:
+    for platform, uri in [
+        ("linux/arm64", "demo/multi:1"),
+        ("linux/arm/v6", "demo/nested:1"),
+        ("linux/arm/v7", "demo/nested:1"),
+        ("s390x", "demo/multi:1"),
+    ]:
+        result = pipeline.run(f"uri={uri}", f"platform={platform}", "format=sandbox")
+        assert result.returncode == 0, result.stderr
+        text = (pipeline.image(uri, "") / "platform").read_text()
+        assert text.removesuffix("/v8") == (platform if "/" in platform else f"linux/{platform}")
+    result = pipeline.run("uri=demo/multi:1", "platform=linux/riscv64")
+    assert result.returncode == 1
+    assert "riscv64" in _error(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("chart", "helm"),
+        ("diff-id", "diff_id|digest|config says"),
+        ("count", "diff_id|layers"),
+        ("tar", "tar"),
+        ("cut", "ends too early|truncated"),
+        ("gzip", "gzip|checksum|crc"),
+        ("never-pushed", "404|not found|unknown|no such"),
+    ],
+)
+def test_a_broken_image_is_one_clear_line(pipeline: Pipeline, name: str, words: str) -> None:
+    result = pipeline.run(f"uri=broken/{name}:1")
+    assert result.returncode == 1
+    assert re.search(words, _error(result), re.IGNORECASE), _error(result)
+    assert "Traceback" not in result.stderr
+    assert not pipeline.storage.exists() or list(pipeline.storage.iterdir()) == []
+
+
+def test_one_broken_image_does_not_stop_the_others(pipeline: Pipeline) -> None:
+    result = pipeline.run("uri=[broken/chart:1,demo/static:1,broken/tar:1]")
+    assert result.returncode == 1
+    assert [path.name for path in pipeline.storage.iterdir()] == ["demo-static:1.sif"]
+
+
+def test_an_unreachable_registry_is_one_clear_line(tmp_path: Path) -> None:
+    result = Pipeline(tmp_path / "work", "127.0.0.1:9").run("uri=demo/tiny:1")
+    assert result.returncode == 1
+    assert "127.0.0.1:9" in _error(result) and "Traceback" not in result.stderr
+
+
+def _error(result: subprocess.CompletedProcess[str]) -> str:
+    lines = {line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip().startswith("error: ")}
+    assert len(lines) == 1, result.stderr
+    return lines.pop()
+
+
+def test_a_second_run_does_nothing(pipeline: Pipeline) -> None:
+    assert pipeline.run("uri=demo/static:1").returncode == 0
+    image = pipeline.image("demo/static:1")
+    before = image.stat()
+    result = pipeline.run("uri=demo/static:1")
+    assert result.returncode == 0 and "Nothing to be done" in result.stderr, result.stderr
+    assert image.stat() == before
+
+
+def test_a_removed_image_comes_back(pipeline: Pipeline) -> None:
+    assert pipeline.run("uri=demo/static:1").returncode == 0
+    image = pipeline.image("demo/static:1")
+    before = image.read_bytes()
+    image.unlink()
+    assert pipeline.run("uri=demo/static:1").returncode == 0
+    assert image.read_bytes() == before
+
+
+def test_a_digest_names_an_image(pipeline: Pipeline, layout: images.Layout) -> None:
+    digest = layout.tags()["demo/static:1"]["digest"]
+    assert pipeline.run(f"uri=demo/static@{digest}").returncode == 0
+    assert [path.name for path in pipeline.storage.iterdir()] == [f"demo-static@{digest}.sif"]
+
+
+def test_the_store_holds_the_blobs_as_published(pulled: Pulled, layout: images.Layout) -> None:
+    store = pulled.pipeline.folder / "cache/docker"
+    for name in ("demo/tiny:1", "demo/tricky-packed:1"):
+        for item in layout.read(layout.tags()[name]["digest"])["layers"]:
+            algorithm, _, value = item["digest"].partition(":")
+            assert hashlib.sha256((store / "blobs" / algorithm / value).read_bytes()).hexdigest() == value
+
+
+@pytest.mark.parametrize("kind", ["sif", "simg"])
+def test_equal_input_gives_equal_bytes(registry: str, tmp_path: Path, kind: str) -> None:
+    versions = set()
+    for number, cores in enumerate(["1", "2", "2"]):
+        # Another store, working directory, number of threads, time zone and order of images.
+        pipeline = Pipeline(tmp_path / ("w" * (1 + 7 * number)), registry, {"TZ": ["UTC", "Asia/Tokyo", "America/Lima"][number]})
+        uris = ["demo/sizes:1", "demo/tricky:1", "demo/tiny:1"]
+        result = pipeline.run(f"uri=[{','.join(uris[::-1] if number else uris)}]", f"format={kind}", options=["--cores", cores])
+        assert result.returncode == 0, result.stderr
+        versions.add(tuple(hashlib.sha256(pipeline.image(uri, f".{kind}").read_bytes()).hexdigest() for uri in uris))
+    assert len(versions) == 1
