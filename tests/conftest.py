@@ -7,6 +7,7 @@ CI=true a skip is a failure: a machine that judges must have everything.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Generator
@@ -30,6 +31,7 @@ def _mounts() -> bool:
 
 #: What isn't a program on PATH: how to tell that it is there, and what to say if it isn't.
 _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
+    "amd64": (lambda: platform.machine() == "x86_64", "needs a machine of the test images' architecture, amd64"),
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "mount": (_mounts, "needs root and the right to mount"),
     "apptainer": (lambda: _mounts() and (CACHE / "apptainer/.ready").exists(), "needs root and Apptainer (tests/real/provision)"),

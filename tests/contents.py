@@ -73,7 +73,7 @@ def tiny() -> list[Member]:
 
 
 def static() -> list[Member]:
-    return [file(b"tool", _program(), mode=0o755), directory(b"data"), file(b"data/text", b"static data\n")]
+    return [file(b"busybox", _program(), mode=0o755), directory(b"data"), file(b"data/text", b"static data\n")]
 
 
 def sizes() -> list[Member]:

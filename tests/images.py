@@ -275,7 +275,7 @@ def runs(layout: Layout) -> None:
 
 def static(layout: Layout) -> None:
     """One static binary and no shell anywhere."""
-    config = {"Entrypoint": ["/tool", "printf", "<%s>\\n", "it's", "$HOME"], "Env": ["WITH=a `tick` and 'quote'"], "Cmd": ["default"]}
+    config = {"Entrypoint": ["/busybox", "printf", "<%s>\\n", "it's", "$HOME"], "Env": ["WITH=a `tick` and 'quote'"], "Cmd": ["default"]}
     layout.tag("demo/static:1", layout.image([layer(contents.static())], config))
 
 

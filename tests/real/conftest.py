@@ -143,14 +143,13 @@ def unpacked(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     @cache
     def unpack(uri: str) -> tuple[Tree, int]:
-        uri = TWINS.get(uri, uri)
         tag = re.sub(r"\W", "-", uri)
         tool("skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{registry}/{uri}", f"oci:{folder}/oci:{tag}")
         since = int(time.time())
         tool("umoci", "raw", "unpack", "--image", f"{folder}/oci:{tag}", folder / tag, umask=0o022)
         return oracle.tree(folder / tag), since
 
-    return unpack
+    return lambda uri: unpack(TWINS.get(uri, uri))
 
 
 def tool(*command: str | Path, umask: int = -1) -> str:
@@ -202,9 +201,9 @@ def apptainer(request: pytest.FixtureRequest) -> Apptainer:
     """Return a function that runs Apptainer, as root and as an ordinary user."""
     user = ["--user"] if request.param == "user" else []
 
-    def run(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, environment: dict[str, str] | None = None, feed: str = "") -> subprocess.CompletedProcess[str]:
         wanted = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(environment or {})}
         command = [REPOSITORY / "tests/real/apptainer", *user, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd="/", env=wanted, timeout=_TIMEOUT, check=False)
+        return subprocess.run(command, input=feed, capture_output=True, text=True, cwd="/", env=wanted, timeout=_TIMEOUT, check=False)
 
     return run
