@@ -15,13 +15,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, ImageConfig, Manifest, Platform, parse_manifest
 from sregistry.reference import Reference
-from sregistry.registry import RegistryClient
 from sregistry.store import Store, write_atomic
+
+if TYPE_CHECKING:  # stages that only read a manifest start without an HTTP client
+    from sregistry.registry import RegistryClient
 
 #: How many indexes may follow each other; real ones have one, seldom two.
 MAX_DEPTH = 4
