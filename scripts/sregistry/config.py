@@ -64,7 +64,9 @@ def check(config: Mapping[str, Any], schema: Path) -> None:
 
 def _explain(error: ValidationError) -> ConfigError:
     """Put a schema's complaint in one line."""
+    shapes = []
     while error.validator == "anyOf" and error.context:
+        shapes = [shape for e in error.context if e.validator == "type" and not e.path for shape in _listed(e.validator_value)]
         # Of several shapes, the one that the value comes closest to.
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
@@ -78,13 +80,17 @@ def _explain(error: ValidationError) -> ConfigError:
     if error.validator == "enum":
         return ConfigError(f"config: {key}: {value!r} is unknown", hint="one of " + ", ".join(map(str, rule)))
     if error.validator == "type":
-        types: list[str] = rule if isinstance(rule, list) else [rule]
+        types = shapes or _listed(rule)
         expected = " or ".join(_TYPES[name] for name in types if name != "null")
         hint = None
         if "string" in types and isinstance(value, (int, float)):
             hint = f"""quote it: --config '{key}="…"', for 17.10 is read as the number 17.1"""
         return ConfigError(f"config: {key}: expected {expected}, got {_show(value)}", hint=hint)
     return ConfigError(f"config: {key}: {_show(value)} is not allowed: {schema.get('description', error.message)}")
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
 
 
 def _show(value: object) -> str:

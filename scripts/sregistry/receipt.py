@@ -81,7 +81,7 @@ def discard(path: Path, value: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(results: Path, keys: Iterable[str], variant: str, store: Path) -> list[Path]:
+def sweep(results: Path, keys: Iterable[str], variant: str, store: Path, gathered: Path) -> list[Path]:
     """Discard the receipts of the images *keys* that are stale, damaged, failed or of another store; return them.
 
     A receipt that is gone makes its stage run again, but only if an image needs it.
@@ -91,6 +91,7 @@ def sweep(results: Path, keys: Iterable[str], variant: str, store: Path) -> list
         keys: names of the images' folders in it.
         variant: the compression's, in the names of the receipts of exploded layers.
         store: where blobs and exploded layers are looked for.
+        gathered: what the images' manifests say together; it counts only while all of them are there.
     """
     discarded = []
     for key in keys:
@@ -104,6 +105,8 @@ def sweep(results: Path, keys: Iterable[str], variant: str, store: Path) -> list
         # The sandbox points into exploded data, and is no receipt that could say so.
         if not all(path.is_file() for path in (folder / "metadata.json", *exploded)):
             (folder / "sandbox.index").unlink(missing_ok=True)
+        if not (folder / "manifest.json").is_file():
+            gathered.unlink(missing_ok=True)
     return discarded
 
 

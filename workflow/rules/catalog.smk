@@ -15,7 +15,7 @@ rule catalog:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
-        database=SETTINGS.database,
+        database=str(SETTINGS.database),
     shell:
         "python3 -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
         " --output {output:q} 2> {log:q}"

@@ -44,13 +44,17 @@ try:
     )
     TARGETS = {target.key: target for target in _targets}
     COMPRESSION = SETTINGS.compression
+    # One gathering checkpoint a set of images: different sets run side by side in one directory.
+    BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
+    GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if workflow.is_main_process:
-        receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store)
+        receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
 except SregistryError as error:
     refuse(error, error.exit_code)
 
-# One gathering checkpoint a set of images: different sets run side by side in one directory.
-BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
+# A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
+# fetch layers that no image waits for; the sweep above sees to those that one does.
+CACHE = SETTINGS.cache
 
 # Downloads at a time; a limit of the command line or a profile goes before.
 if "network" not in workflow.global_resources:
@@ -73,7 +77,8 @@ def finished(wildcards):
     if not TARGETS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
     last = "image.json" if SETTINGS.disable else "record.json"
-    return [f"{RESULTS}/{image}/{last}" for image in TARGETS]
+    # The gathering is asked for by name: what depends on it alone is not looked at while it is missing.
+    return [GATHERED, *(f"{RESULTS}/{image}/{last}" for image in TARGETS)]
 
 
 def refreshed(wildcards):

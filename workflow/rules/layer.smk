@@ -21,7 +21,7 @@ rule layer:
         network=1,
     params:
         version=VERSION,
-        cache=SETTINGS.cache,
+        cache=CACHE,
     shell:
         "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q}"
         " --output {output:q} 2> {log:q}"
@@ -41,7 +41,7 @@ rule explode:
     threads: 64
     params:
         version=VERSION,
-        cache=SETTINGS.cache,
+        cache=CACHE,
         codec=COMPRESSION.codec.name.lower(),
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,

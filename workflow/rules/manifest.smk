@@ -21,7 +21,7 @@ rule manifest:
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
-        cache=SETTINGS.cache,
+        cache=CACHE,
     shell:
         "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
@@ -32,7 +32,7 @@ checkpoint manifests:
     input:
         expand("results/{image}/manifest.json", image=TARGETS),
     output:
-        f"results/batch/{BATCH}.json",
+        GATHERED,
     log:
         f"logs/manifests/{BATCH}.log",
     benchmark:

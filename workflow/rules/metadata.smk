@@ -16,7 +16,7 @@ rule metadata:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
-        cache=SETTINGS.cache,
+        cache=CACHE,
         codec=COMPRESSION.codec.name.lower(),
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,

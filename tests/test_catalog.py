@@ -1,0 +1,211 @@
+"""The catalog: one record an image, whoever writes at the same time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sregistry.catalog import Catalog, Record, record
+from sregistry.errors import CatalogError, InvalidReference
+from sregistry.manifest import Document, Resolved
+from sregistry.oci import Descriptor, Digest, MediaType, Platform
+
+VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
+NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)
+
+
+def made(uri: str = "nvidia/tensorflow:17.11", **fields: object) -> Record:
+    repository, _, tag = uri.rpartition(":")
+    collection, _, name = repository.partition("/")
+    values = {
+        "client": "nvidia",
+        "collection": collection,
+        "name": name,
+        "tag": tag,
+        "uri": uri,
+        "url": f"https://nvcr.io/v2/{repository}/manifests/{tag}",
+        "registry": "nvcr.io",
+        "digest": str(Digest.of(uri.encode())),
+        "version": VERSION,
+        "image": f"/images/{repository.replace('/', '-')}:{tag}.sif",
+        "size": 10,
+        "compressed_size": 5,
+        "created_at": "2018-01-15 15:33:30",
+        "format": "sif",
+        "platform": "linux/amd64",
+        "metrics": {},
+    }
+    return Record(**{**values, **fields})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "new" / "folder")
+
+
+def find(catalog: Catalog, text: str) -> str:
+    return catalog.find(text, registry="nvcr.io", collection="nvidia").location
+
+
+def test_an_empty_catalog(catalog: Catalog) -> None:
+    assert catalog.records() == []
+    assert not catalog.path.parent.exists()
+    with pytest.raises(CatalogError, match="no such image"):
+        find(catalog, "nvidia/caffe2:17.10")
+
+
+def test_ids(catalog: Catalog) -> None:
+    kept = [catalog.add(made(uri))[0] for uri in ("nvidia/a:1", "library/b:1", "nvidia/c:1")]
+    assert [(record.id, record.collection_id) for record in kept] == [(1, 1), (2, 2), (3, 1)]
+    assert catalog.records() == kept
+
+
+def test_the_same_image_again_keeps_its_id(catalog: Catalog) -> None:
+    first, new = catalog.add(made())
+    assert new
+    again, new = catalog.add(made(created_at="2019-01-01 00:00:00"))
+    assert (again, new) == (first, False)  # the same build: the same record
+    other, new = catalog.add(made(version="0" * 64, created_at="2019-01-01 00:00:00"))
+    assert (other.id, other.created_at, new) == (first.id, "2019-01-01 00:00:00", False)
+    assert catalog.records() == [other]
+
+
+def test_an_image_that_takes_the_place_of_another(catalog: Catalog) -> None:
+    catalog.add(made())
+    kept, new = catalog.add(made("docker/other:1", image=made().image))
+    assert new
+    assert catalog.records() == [kept]
+
+
+def test_one_uri_in_two_files_or_registries(catalog: Catalog) -> None:
+    catalog.add(made())
+    catalog.add(made(image="/images/other.sif", created_at="2018-01-16 00:00:00"))
+    catalog.add(made(client="oci", registry="127.0.0.1:5000", image="/images/third.sif", created_at="2017-01-16 00:00:00"))
+    assert len(catalog.records()) == 3
+    assert find(catalog, "nvidia/tensorflow:17.11") == "/images/other.sif"  # the newest
+    assert find(catalog, "127.0.0.1:5000/nvidia/tensorflow:17.11") == "/images/third.sif"
+    assert find(catalog, "oci://nvidia/tensorflow:17.11") == "/images/third.sif"
+
+
+def test_a_remote_record(catalog: Catalog) -> None:
+    catalog.add(made("nvidia/caffe2:17.10", image=None, version=""))
+    catalog.add(made("nvidia/other:17.10", image=None, version=""))
+    assert find(catalog, "caffe2:17.10") == "https://nvcr.io/v2/nvidia/caffe2/manifests/17.10"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nvidia/tensorflow:17.11",
+        "tensorflow:17.11",
+        "nvidia://tensorflow:17.11",
+        "nvcr.io/nvidia/tensorflow:17.11",
+        f"nvidia/tensorflow:17.11@{VERSION}",
+        f"tensorflow:17.11@{VERSION}",
+        f"tensorflow:17.11@{VERSION[:32]}",
+        f"nvidia/tensorflow@{Digest.of(b'nvidia/tensorflow:17.11')}",
+    ],
+)
+def test_what_pull_accepts_is_found(catalog: Catalog, text: str) -> None:
+    catalog.add(made())
+    catalog.add(made("nvidia/tensorflow:latest"))
+    assert find(catalog, text) == "/images/nvidia-tensorflow:17.11.sif"
+
+
+@pytest.mark.parametrize("text", ["tensorflow", "nvidia/tensorflow:17.12", f"tensorflow:17.11@{'0' * 32}", "docker://tensorflow:17.11"])
+def test_what_is_not_there_is_not_found(catalog: Catalog, text: str) -> None:
+    catalog.add(made())
+    with pytest.raises(CatalogError, match="no such image"):
+        find(catalog, text)
+
+
+def test_what_is_no_name(catalog: Catalog) -> None:
+    with pytest.raises(InvalidReference):
+        find(catalog, "UPPER/case:1")
+
+
+def test_a_digest_reference_as_images_prints_it(catalog: Catalog) -> None:
+    digest = Digest.of(b"x")
+    kept, _ = catalog.add(replace(made(), uri=f"nvidia/tensorflow@{digest}", tag=None, digest=str(digest)))
+    assert find(catalog, kept.label) == find(catalog, kept.uri) == kept.image
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"images": 1}', '{"images": {"x": {}}}', '{"images": {"1": 2}}', "\0", '{"images": {"1": {}}}']
+)
+def test_damaged(catalog: Catalog, text: str) -> None:
+    catalog.path.parent.mkdir(parents=True)
+    catalog.path.write_text(text)
+    with pytest.raises(CatalogError, match="catalog") as caught:
+        catalog.records()
+    assert "\n" not in str(caught.value)
+    assert catalog.path.read_text() == text
+
+
+def test_an_empty_file_is_an_empty_catalog(catalog: Catalog) -> None:
+    catalog.path.parent.mkdir(parents=True)
+    catalog.path.write_text("")
+    assert catalog.records() == []
+    assert catalog.add(made())[1]
+
+
+def test_a_folder_that_can_not_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CatalogError, match="can't write the catalog"):
+        Catalog(tmp_path / "file" / "x").add(made())
+
+
+def test_many_at_once(catalog: Catalog) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.test_catalog import made; from sregistry.catalog import Catalog\n"
+        "for n in range(5): Catalog(Path(sys.argv[1])).add(made(f'nvidia/i{sys.argv[2]}:{n}'))"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(catalog.path.parent), str(n)]) for n in range(4)]
+    assert [job.wait() for job in jobs] == [0] * 4
+    assert sorted(record.id for record in catalog.records()) == list(range(1, 21))
+    assert len({record.uri for record in catalog.records()}) == 20
+
+
+def test_the_file(catalog: Catalog) -> None:
+    catalog.add(made())
+    document = json.loads(catalog.path.read_bytes())["images"]["1"]
+    assert document["uri"] == "nvidia/tensorflow:17.11"
+    assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json", "sregistry.json.lock"}
+
+
+def test_a_record_of_an_image() -> None:
+    index, manifest = '{"schemaVersion": 2, "manifests": []}', '{"schemaVersion": 2, "layers": []}'
+
+    def document(text: str) -> Document:
+        return Document(descriptor=Descriptor(media_type=MediaType.OCI_INDEX, digest=Digest.of(text.encode()), size=len(text)), text=text)
+
+    resolved = Resolved(
+        uri="nvidia/k8s/caffe2:17.10",
+        client="nvidia",
+        registry="nvcr.io",
+        repository="nvidia/k8s/caffe2",
+        tag="17.10",
+        url="https://nvcr.io/v2/nvidia/k8s/caffe2/manifests/17.10",
+        digest=Digest.of(manifest.encode()),
+        size=len(manifest),
+        platform=Platform(architecture="amd64"),
+        config=document("{}").descriptor,
+        layers=(),
+        documents=(document(index), document(manifest)),
+        image_config="{}",
+    )
+    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    assert (kept.collection, kept.name, kept.created_at) == ("nvidia", "k8s/caffe2", "2018-01-15 15:33:30")
+    assert (kept.size, kept.compressed_size, kept.digest, kept.version) == (7, 0, str(resolved.digest), VERSION)
+    folder = "https://nvcr.io/v2/nvidia/k8s/caffe2/manifests"
+    assert kept.metrics == {
+        "2": {"schemaVersion": 2, "layers": [], "selfLink": f"{folder}/{resolved.digest}"},
+        "index": {"schemaVersion": 2, "manifests": [], "selfLink": f"{folder}/17.10"},
+        "selfLink": folder,
+    }

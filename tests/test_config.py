@@ -1,0 +1,98 @@
+"""The configuration as Snakemake hands it over: what is refused, in one line, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sregistry.config import plan
+from sregistry.errors import UsageError
+from sregistry.settings import DEFAULTS, FORMATS, Settings, from_file
+from sregistry.target import Target
+
+TOP = Path(__file__).resolve().parent.parent
+SCHEMA = TOP / "workflow/schemas/config.schema.yaml"
+
+
+def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **environ: str) -> tuple[Settings, list[Target]]:
+    return plan(config, overrides=config if overrides is None else overrides, schema=SCHEMA, environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"urii": "x"}, "config: unknown key 'urii'; known keys: uri, images, client,"),
+        ({"uri": 17.1}, "config: uri: expected text or a list, got the number 17.1; quote it"),
+        ({"uri": 2024}, "config: uri: expected text or a list, got 2024; quote it"),
+        ({"uri": {"a": 1}}, "config: uri: expected text or a list, got dict"),
+        ({"uri": ["a/b", 17.1]}, "config: uri[1]: expected text, got the number 17.1; quote it"),
+        ({"uri": True}, "config: uri: expected text or a list, got yes"),
+        ({"images": "a/b"}, "config: images: expected a list, got 'a/b'"),
+        ({"images": [{"name": "x"}]}, "config: images[0]: 'uri' is a required property"),
+        ({"images": ["a/b", {"uri": "a/b", "nam": "x"}]}, "config: unknown key 'images[1].nam'; known keys: uri, name, platform, format"),
+        ({"images": [{"uri": 17.1}]}, "config: images[0].uri: expected text, got the number 17.1"),
+        ({"images": [{"uri": "a/b", "format": "x"}]}, "config: images[0].format: 'x' is unknown; one of sif, simg, sandbox"),
+        ({"images": [3]}, "config: images[0]: expected text or a table, got 3"),
+        ({"connections": "many"}, "config: connections: expected a whole number, got 'many'"),
+        ({"connections": 0}, "connections: expected a number from 1, got 0"),
+        ({"format": "ext3"}, "config: format: 'ext3' is unknown; one of sif, simg, sandbox"),
+        ({"compression": {"codec": "lzo"}}, "config: compression.codec: 'lzo' is unknown; one of gzip, zstd"),
+        ({"compression": {"size": 1}}, "config: unknown key 'compression.size'; known keys: codec, level, block_size"),
+        ({"compression": "fast"}, "config: compression: expected a table, got 'fast'"),
+        ({"compression": {"block_size": "100000"}}, "compression.block_size: 100000 is no power of two"),
+        ({"builder": "mksquashfs"}, "builder: mksquashfs is not available yet; use builder: native"),
+        ({"builder": "docker"}, "config: builder: 'docker' is unknown"),
+        ({"storage": 7}, "config: storage: expected text, got 7; quote it"),
+        ({"refresh": [1]}, "config: refresh: expected yes or no"),
+        ({"refresh": "perhaps"}, "refresh: 'perhaps' is neither yes nor no"),
+        ({"uri": "a/b", "platform": "a/b/c/d"}, "platform: 'a/b/c/d' is no platform"),
+        ({"uri": "a/b", "client": "hub"}, "client: 'hub' is unknown; one of nvidia, docker,"),
+        ({"uri": "UPPER/case:1"}, "repositories are lower case"),
+        ({"uri": ["a/b:1", "docker://a/b:1"]}, "would both become"),
+    ],
+)
+def test_one_line(config: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        made(config)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, []),
+        ({"images": None, "uri": None}, []),
+        ({"uri": "a/b:1"}, ["a-b:1.sif"]),
+        ({"uri": ["a/b:1", "c"]}, ["a-b:1.sif", "nvidia-c:latest.sif"]),
+        ({"uri": "a/b:1", "images": [{"uri": "c/d:1", "name": None}]}, ["a-b:1.sif", "c-d:1.sif"]),
+    ],
+)
+def test_images(config: dict[str, Any], names: list[str]) -> None:
+    assert [target.path.name for target in made(config)[1]] == names
+
+
+def test_images_of_the_command_line_replace_those_of_the_file() -> None:
+    config = {"images": ["a/b:1"], "uri": "c/d:1", "connections": 3}
+    assert [str(target.reference) for target in made(config, {"uri": "c/d:1"})[1]] == ["nvcr.io/c/d:1"]
+    assert len(made(config, {})[1]) == 2
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file() -> None:
+    config = {"storage": "/a", "database": "/b"}
+    settings, _ = made(config, {"storage": "/a"}, SREGISTRY_STORAGE="/x", SREGISTRY_DATABASE="/y")
+    assert (str(settings.storage), str(settings.database)) == ("/a", "/y")
+
+
+def test_values_inside_a_key_are_text_on_the_command_line() -> None:
+    settings, _ = made({"compression": {"block_size": "65536", "level": "fast"}, "connections": 4, "refresh": "yes"})
+    assert (settings.compression.block_size, settings.compression.level, settings.refresh) == (65536, "fast", True)
+
+
+def test_the_schema_knows_every_key() -> None:
+    keys = from_file(SCHEMA)["properties"]
+    assert set(keys) == {"uri", "images", *DEFAULTS}
+    assert keys["format"]["enum"] == list(FORMATS)
+    made(from_file(TOP / "config/config.yaml"))

@@ -1,0 +1,380 @@
+"""The rule graph, run by the real Snakemake against our own registry server.
+
+What is checked here is what runs when, and what is said when something is wrong; that the images are
+right is checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from sregistry.catalog import Catalog
+from sregistry.serve import serve
+from sregistry.store import Store
+from tests.images import Layer, Layout, layer
+from tests.tarball import directory, file
+
+WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
+NOTHING = "Nothing to be done"
+
+
+@dataclass
+class Run:
+    """What one run of Snakemake said."""
+
+    code: int
+    text: str
+
+    @property
+    def rules(self) -> list[str]:
+        """The jobs' rules, in the order of their start, without `all`."""
+        return [rule for rule in re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", self.text, re.MULTILINE) if rule != "all"]
+
+    @property
+    def errors(self) -> list[str]:
+        return re.findall(r"^error: (.*)", self.text, re.MULTILINE)
+
+
+@dataclass
+class Place:
+    """A working directory, a registry, and folders for what is made."""
+
+    root: Path
+    layout: Layout
+    host: str
+    log: StringIO
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *config: str, flags: tuple[str, ...] = (), **environ: str) -> Run:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *flags]
+        if config:
+            command += ["--config", *config]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
+        done = subprocess.run(
+            command,
+            cwd=self.work,
+            env={**inherited, **self.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        text = done.stdout.decode()
+        assert "Traceback" not in text
+        return Run(done.returncode, text)
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work dir"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.images.iterdir())
+
+    def uris(self) -> list[str]:
+        return [record.uri for record in Catalog(self.root / "database").records()]
+
+    def asked(self, kind: str) -> list[str]:
+        """Return what the registry was asked for, and forget it."""
+        found: list[str] = re.findall(rf'"GET /v2/\S+/{kind}/(\S+) ', self.log.getvalue())
+        self.log.truncate(0)
+        self.log.seek(0)
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    layout = Layout(tmp_path / "layout")
+    layout.tag("demo/tiny:1", layout.image([layer([directory(b"etc"), file(b"etc/name", b"tiny")])], {"Cmd": ["/bin/true"]}))
+    log = StringIO()
+    with serve(Store(layout.root), log=log) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        place = Place(tmp_path, layout, server.address, log)
+        place.work.mkdir()
+        place.environ = {
+            "SREGISTRY_NVIDIA_BASE": server.address,
+            "SREGISTRY_NVIDIA_NOHTTPS": "yes",
+            "SREGISTRY_STORAGE": str(place.images),
+            "SREGISTRY_DATABASE": str(tmp_path / "database"),
+            "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
+        }
+        yield place
+        server.shutdown()
+        thread.join()
+
+
+ALL = ["manifest", "manifests", "metadata", "layer", "explode", "sandbox", "image", "catalog"]
+
+
+def test_one_image(place: Place) -> None:
+    plan = place.run("uri=demo/tiny:1", flags=("-n",))
+    assert (plan.code, plan.rules) == (0, ["manifest", "manifests", "metadata", "sandbox", "image", "catalog"])
+    assert place.asked("manifests") == []
+    first = place.run("uri=demo/tiny:1")
+    assert first.code == 0, first.text
+    assert sorted(first.rules) == sorted(ALL)
+    assert "[container][new] demo/tiny:1\n" in first.text
+    assert f"Success! {place.images}/demo-tiny:1.sif" in first.text
+    assert place.names() == ["demo-tiny:1.sif"]
+    assert place.uris() == ["demo/tiny:1"]
+    second = place.run("uri=demo/tiny:1")
+    assert (second.code, second.rules) == (0, [])
+    assert NOTHING in second.text
+    for folder in ("results", "logs", "benchmarks"):
+        assert (place.work / folder).is_dir()
+
+
+def test_what_is_gone_comes_back(place: Place) -> None:
+    assert place.run("uri=demo/tiny:1").code == 0
+    image = place.images / "demo-tiny:1.sif"
+    before = image.read_bytes()
+
+    image.unlink()
+    assert place.run("uri=demo/tiny:1").rules == ["image", "catalog"]
+    assert image.read_bytes() == before
+
+    image.write_bytes(b"half")
+    assert place.run("uri=demo/tiny:1").rules == ["image", "catalog"]
+    assert image.read_bytes() == before
+
+    (place.root / "cache").rename(place.root / "gone")
+    assert NOTHING in place.run("uri=demo/tiny:1").text  # the image is there, and needs nothing more
+    image.unlink()
+    again = place.run("uri=demo/tiny:1")
+    assert sorted(again.rules) == sorted(set(ALL) - {"manifest", "manifests"})
+    assert image.read_bytes() == before
+
+    image.unlink()
+    shutil.rmtree(place.root / "cache/docker/exploded")
+    assert place.run("uri=demo/tiny:1").code == 0
+    assert image.read_bytes() == before
+
+    (place.root / "database/sregistry.json").unlink()
+    assert place.run("uri=demo/tiny:1").rules == ["catalog"]
+    assert place.uris() == ["demo/tiny:1"]
+
+
+def test_a_setting_that_changes(place: Place) -> None:
+    assert place.run("uri=demo/tiny:1").code == 0
+    elsewhere = place.run("uri=demo/tiny:1", SREGISTRY_STORAGE=str(place.root / "other"))
+    assert elsewhere.rules == ["image", "catalog"]
+    assert (place.root / "other/demo-tiny:1.sif").read_bytes() == (place.images / "demo-tiny:1.sif").read_bytes()
+    assert place.run(
+        "uri=demo/tiny:1", SREGISTRY_DATABASE=str(place.root / "other"), SREGISTRY_STORAGE=str(place.root / "other")
+    ).rules == ["catalog"]
+    # Another image of the same name takes its place, and the first one knows.
+    assert place.run("uri=demo/tiny:1", "compression={level: fast}", SREGISTRY_STORAGE=str(place.root / "other")).code == 0
+    assert place.run("uri=demo/tiny:1", SREGISTRY_STORAGE=str(place.root / "other")).rules[0] == "image"
+    assert place.run("uri=demo/tiny:1", "format=simg").code == 0
+    assert place.run("uri=demo/tiny:1", "format=sandbox").code == 0
+    assert place.names() == ["demo-tiny:1", "demo-tiny:1.sif", "demo-tiny:1.simg"]
+    assert (place.images / "demo-tiny:1/etc/name").read_text() == "tiny"
+
+
+def test_refresh(place: Place) -> None:
+    assert place.run("uri=demo/tiny:1").code == 0
+    image = place.images / "demo-tiny:1.sif"
+    before = image.stat().st_mtime_ns
+    place.asked("manifests")
+    assert place.run("uri=demo/tiny:1").rules == []
+    assert place.asked("manifests") == []  # pinned
+
+    for config, flags in ((["refresh=true"], ()), ([], ("--forcerun", "manifest"))):
+        again = place.run("uri=demo/tiny:1", *config, flags=flags)
+        assert again.code == 0
+        assert again.rules == ["manifest", "manifests"]  # asked, and nothing rebuilt
+        assert place.asked("manifests") == ["1"]
+        assert NOTHING in place.run("uri=demo/tiny:1").text
+    assert image.stat().st_mtime_ns == before
+
+    failed = place.run("uri=demo/tiny:1", "refresh=true", SREGISTRY_NVIDIA_VERSION="v3")
+    assert failed.code == 1
+    assert len(failed.errors) == 1
+    assert place.run("uri=demo/tiny:1").rules in ([], ["manifests"])  # still pinned, still whole
+    assert image.stat().st_mtime_ns == before
+
+    place.layout.tag("demo/tiny:1", place.layout.image([layer([file(b"new", b"new")])], {"Cmd": ["/bin/true"]}))
+    assert NOTHING in place.run("uri=demo/tiny:1").text
+    moved = place.run("uri=demo/tiny:1", "refresh=yes")
+    assert sorted(moved.rules) == sorted(ALL)
+    assert "[container][update] demo/tiny:1" in moved.text
+    assert image.stat().st_mtime_ns != before
+
+
+def test_a_digest_is_not_asked_again(place: Place) -> None:
+    digest = place.layout.tags()["demo/tiny:1"]["digest"]
+    assert place.run(f"uri=demo/tiny@{digest}").code == 0
+    assert place.names() == [f"demo-tiny@{digest}.sif"]
+    assert place.run(f"uri=demo/tiny@{digest}", "refresh=true").rules == []
+
+
+def test_many_images_share_layers_and_failures_are_their_own(place: Place) -> None:
+    shared = layer([file(b"shared", b"shared")])
+    for number in range(4):
+        own = layer([file(b"own", str(number).encode())])
+        place.layout.tag(f"demo/many:{number}", place.layout.image([shared, own, shared], {"Cmd": ["/own"]}))
+    uris = [*(f"demo/many:{number}" for number in range(4)), "demo/none:1"]
+    done = place.run(f"uri=[{','.join(uris)}]")
+    assert done.code == 1
+    assert place.names() == [f"demo-many:{number}.sif" for number in range(4)]
+    assert done.rules.count("layer") == done.rules.count("explode") == 5
+    assert len(place.asked("blobs")) == 5 + 4  # layers once, and a config each
+    assert len(done.errors) == 1  # said once
+    assert "demo/none:1" in done.errors[0]
+    assert done.rules.count("manifests") == 1
+
+    again = place.run(f"uri=[{','.join(uris)}]")
+    assert again.code == 1
+    assert (len(again.errors), again.rules) == (1, ["manifest", "manifests", "metadata"])  # asked anew, alone
+    assert place.run(f"uri=[{','.join(uris[:2])}]").code == 0  # another set, another gathering
+    assert len(place.uris()) == 4
+
+
+def test_images_of_the_file_and_of_the_command_line(place: Place) -> None:
+    place.layout.tag("demo/other:1", place.layout.tags()["demo/tiny:1"])
+    (place.work / "config").mkdir()
+    config = place.work / "config/config.yaml"
+    config.write_text(f"images: [demo/tiny:1, {{uri: demo/other:1, name: mine, format: simg}}]\nstorage: {place.root / 'file'}\n")
+    assert place.run(flags=("-n",), SREGISTRY_STORAGE="").text.count("rule image:") == 2
+    assert place.run("uri=demo/other:1").code == 0
+    assert place.names() == ["demo-other:1.sif"]  # one key goes before the other, the variable before the file
+    assert place.run(f"storage={place.root / 'given'}", flags=("-n",)).text.count("rule image:") == 2
+    assert place.run().code == 0
+    assert place.names() == ["demo-other:1.sif", "demo-tiny:1.sif", "mine.simg"]
+    given = place.root / "given.yaml"
+    given.write_text(f"uri: demo/tiny:1\nstorage: {place.root / 'given'}\n")
+    assert place.run(flags=("--configfile", str(given))).code == 0
+    assert [path.name for path in (place.root / "given").iterdir()] == ["demo-tiny:1.sif"]
+
+
+def test_without_a_catalog(place: Place) -> None:
+    done = place.run("uri=demo/tiny:1", SREGISTRY_DISABLE="yes")
+    assert done.code == 0
+    assert "catalog" not in done.rules
+    assert (place.work / "demo-tiny:1.sif").is_file()
+    assert not (place.root / "database").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "line"),
+    [
+        (["urii=demo/tiny:1"], {}, "config: unknown key 'urii'; known keys: uri, images,"),
+        (["uri=17.10"], {}, "config: uri: expected text or a list, got the number 17.1; quote it"),
+        (["uri=a/b"], {"SREGISTRY_PYTHON_THREADS": "x"}, "SREGISTRY_PYTHON_THREADS: expected a whole number, got 'x'"),
+        ([], {}, "no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10"),
+    ],
+    ids=["key", "type", "variable", "nothing"],
+)
+def test_bad_usage_is_one_line(place: Place, config: list[str], environ: dict[str, str], line: str) -> None:
+    done = place.run(*config, flags=("-n",), **environ)
+    assert done.code == 2
+    assert len(done.errors) == 1, done.text
+    assert line in done.errors[0]
+    assert done.text.rstrip().splitlines()[-1] == f"error: {done.errors[0]}"
+
+
+def test_storage_that_can_not_be_written(place: Place) -> None:
+    (place.root / "file").write_text("")
+    done = place.run("uri=demo/tiny:1", SREGISTRY_STORAGE=str(place.root / "file" / "x"))
+    assert done.code == 1
+    assert len(done.errors) == 1, done.text
+    assert str(place.root / "file") in done.errors[0]
+
+
+def test_a_damaged_catalog(place: Place) -> None:
+    (place.root / "database").mkdir()
+    (place.root / "database/sregistry.json").write_text("{")
+    done = place.run("uri=demo/tiny:1")
+    assert done.code == 1
+    assert len(done.errors) == 1
+    assert "is damaged" in done.errors[0]
+
+
+def test_no_secret_anywhere(place: Place) -> None:
+    done = place.run("uri=demo/tiny:1", flags=("--printshellcmds", "--verbose"), SREGISTRY_NVIDIA_TOKEN="sec" + "ret-token")
+    assert done.code == 0, done.text
+    assert "secret-token" not in done.text
+    for path in place.root.rglob("*"):
+        if path.is_file():
+            assert b"secret-token" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("config", "flags"), [(["connections=2"], ()), ([], ("--resources", "network=2"))], ids=["connections", "resources"]
+)
+def test_downloads_at_a_time(place: Place, config: list[str], flags: tuple[str, ...], tmp_path: Path) -> None:
+    # Only the scheduler can be seen here, so the stage command is replaced by one that notes its start and end.
+    layers = [layer([file(f"l{number}".encode(), b"x" * number)]) for number in range(7)]
+    place.layout.tag("demo/wide:1", place.layout.image(layers, {"Cmd": ["/x"]}))
+    note = tmp_path / "note"
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import atexit, sys, time\n"
+        "if 'layer' in sys.orig_argv[3:4]:\n"
+        f"    note = lambda what: open({str(note)!r}, 'a').write(what + '\\n')\n"
+        "    note('+'); time.sleep(0.3); atexit.register(note, '-')\n"
+    )
+    done = place.run("uri=demo/wide:1", *config, flags=flags, PYTHONPATH=str(hook))
+    assert done.code == 0, done.text
+    running = most = 0
+    for line in note.read_text().split():
+        running += 1 if line == "+" else -1
+        most = max(most, running)
+    assert (running, most) == (0, 2)
+
+
+def test_cut_short(place: Place) -> None:
+    """A run that is killed leaves no half image, and the next one ends it."""
+    blob = layer([file(b"big", os.urandom(3 << 20))])
+    place.layout.tag("demo/big:1", place.layout.image([blob], {"Cmd": ["/x"]}))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/big:1"]
+    process = subprocess.Popen(
+        command,
+        cwd=place.work,
+        env={**os.environ, **place.environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list((place.work / "results").glob("layer/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, 9)
+    process.wait()
+    assert not place.images.exists() or not [name for name in place.names() if not name.startswith(".")]
+    assert place.run("uri=demo/big:1", flags=("--unlock",)).code == 0
+    assert place.run("uri=demo/big:1").code == 0
+    assert place.names() == ["demo-big:1.sif"]
+
+
+def test_lint() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=WORKFLOW.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    assert b"Congratulations" in done.stdout
+
+
+def test_an_image_without_layers_of_its_own(place: Place) -> None:
+    empty = Layer(tar=bytes(1024), blob=layer(bytes(1024)).blob, media_type=layer(b"").media_type)
+    place.layout.tag("demo/empty:1", place.layout.image([empty, empty], {"Cmd": ["/x"]}))
+    assert place.run("uri=demo/empty:1").code == 0
+    batch = [json.loads(path.read_text()) for path in (place.work / "results/batch").iterdir()]
+    assert [len(layers) for value in batch for layers in value["layers"].values()] == [1]
