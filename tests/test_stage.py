@@ -1,0 +1,158 @@
+"""The stage commands by hand, one after the other: their receipts, their errors, and how fast they start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sregistry import receipt
+from sregistry.serve import serve
+from sregistry.stage import main
+from sregistry.store import Store
+from tests.images import Layout, layer
+from tests.tarball import file
+
+WORDS = ["--codec", "gzip", "--level", "default", "--block-size", "131072"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory, and a registry that SREGISTRY_NVIDIA_BASE names."""
+    layout = Layout(tmp_path / "layout")
+    shared = layer([file(b"shared", b"shared")])
+    layout.tag("demo/one:1", layout.image([shared, layer([file(b"own", b"own")]), shared], {"Cmd": ["/own"]}))
+    with serve(Store(layout.root)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", server.address)
+        monkeypatch.setenv("SREGISTRY_NVIDIA_NOHTTPS", "yes")
+        monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+        monkeypatch.chdir(tmp_path)
+        yield tmp_path
+        server.shutdown()
+        thread.join()
+
+
+def stage(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def resolve(uri: str = "demo/one:1", output: str = "r/manifest.json") -> dict[str, Any]:
+    assert stage("manifest", "--uri", uri, "--client", "nvidia", "--platform", "linux/amd64", "--cache", "cache", "--output", output) == 0
+    return receipt.read(Path(output))
+
+
+def fail(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    code = stage(*arguments)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert (code in (1, 2), out, len(lines)) == (True, "", 1), err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_all(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = resolve()
+    digests = [item["digest"] for item in manifest["layers"]]
+    assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
+    assert receipt.read(Path("batch.json")) == {"layers": {"r": digests[:2]}}
+
+    exploded = []
+    for number, digest in enumerate(digests[:2]):
+        one, two = f"layer{number}.json", f"explode{number}.json"
+        assert stage("layer", "--manifest", "r/manifest.json", "--digest", digest, "--cache", "cache", "--output", one) == 0
+        made = receipt.read(Path(one))
+        assert made["holds"] == [{"path": f"cache/docker/blobs/sha256/{digest[7:]}", "size": made["size"]}]
+        assert (made["digest"], made["store"]) == (digest, "cache/docker")
+        assert stage("explode", "--layer", one, "--cache", "cache", *WORDS, "--threads", 2, "--output", two) == 0
+        assert not receipt.stale(receipt.read(Path(two)))
+        exploded.append(two)
+
+    metadata = ["--tar", "metadata.tar", "--output", "metadata.json"]
+    assert stage("metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, *metadata) == 0
+    assert Path("metadata.tar").stat().st_size
+    # Receipts in any order: the manifest knows the layers'.
+    assert (
+        stage("sandbox", "--manifest", "r/manifest.json", "--metadata", "metadata.json", "--output", "sandbox.index", *exploded[::-1]) == 0
+    )
+    image = ["image", "--manifest", "r/manifest.json", "--metadata", "metadata.json", "--sandbox", "sandbox.index", "--format", "sif"]
+    target = root / "new" / "folder" / "image.sif"
+    assert stage(*image, "--target", target, "--output", "image.json") == 0
+    made = receipt.read(Path("image.json"))
+    assert made["holds"] == [{"path": str(target), "size": target.stat().st_size, "mtime_ns": target.stat().st_mtime_ns}]
+
+    capsys.readouterr()
+    record = ["catalog", "--manifest", "r/manifest.json", "--image", "image.json", "--database", "db", "--output", "record.json"]
+    assert stage(*record) == 0
+    assert capsys.readouterr().out == f"[container][new] demo/one:1\nSuccess! {target}\n"
+    assert stage(*record) == 0
+    assert capsys.readouterr().out.startswith("[container][update] demo/one:1\n")
+    assert {item["path"] for item in receipt.read(Path("record.json"))["holds"]} == {str(target), "db/sregistry.json"}
+    assert json.loads(Path("db/sregistry.json").read_bytes())["images"]["1"]["digest"] == manifest["digest"]
+
+
+def test_equal_input_gives_equal_receipts(root: Path) -> None:
+    resolve(output="a.json")
+    resolve(output="b.json")
+    assert Path("a.json").read_bytes() == Path("b.json").read_bytes()
+
+
+def test_an_image_that_is_not_there_fails_later(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = resolve("demo/none:1")
+    assert refused["uri"] == "demo/none:1"
+    assert "demo/none:1" in refused["error"]
+    assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
+    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}}
+    metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json"]
+    assert fail(capsys, *metadata) == f"error: {refused['error']}"
+    assert not Path("r/manifest.json").exists()  # the next run asks again
+    assert not Path("m.json").exists()
+
+
+def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    resolve()
+    before = Path("r/manifest.json").read_text()
+    monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", "127.0.0.1:1")
+    for _ in range(2):  # a second failure does not lose it
+        resolve()
+    assert "error" in receipt.read(Path("r/manifest.json"))
+    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json")
+    assert Path("r/manifest.json").read_text() == before
+
+
+def test_errors(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = resolve()
+    missing = ["layer", "--manifest", "none.json", "--digest", manifest["layers"][0]["digest"], "--cache", "cache", "--output", "x"]
+    assert "none.json: No such file" in fail(capsys, *missing)
+    other = ["layer", "--manifest", "r/manifest.json", "--digest", "sha256:" + "01" * 32, "--cache", "cache", "--output", "x"]
+    assert "has no layer" in fail(capsys, *other)
+    receipt.write(Path("metadata.json"), {"environment": "e", "metadata": "m"})
+    sandbox = ["sandbox", "--manifest", "r/manifest.json", "--metadata", "metadata.json", "--output", "x"]
+    assert "no receipt for layer" in fail(capsys, *sandbox)
+    metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", "--tar", "m.tar", "--output", "m.json"]
+    assert "compression.level" in fail(capsys, *metadata, "--codec", "gzip", "--level", "11", "--block-size", "131072")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    assert "SOURCE_DATE_EPOCH" in fail(capsys, *metadata, *WORDS)
+
+
+def test_bad_usage() -> None:
+    for arguments in ([], ["nothing"], ["layer"], ["explode", "--threads", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+
+
+def test_a_stage_starts_light() -> None:
+    """What a job doesn't need is not imported: the fixed cost of hundreds of jobs."""
+    heavy = "requests", "tinydb", "yaml", "isal", "filelock", "rich", "jsonschema"
+    code = f"import sys, sregistry.stage; print(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
