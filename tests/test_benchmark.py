@@ -1,0 +1,239 @@
+"""The benchmark's parts: recipes and layers, the measurement, the report. Nothing here is timed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import tarfile
+import zipfile
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import images, measure, packages, peers, report
+from benchmarks.images import RECIPES, Recipe
+from benchmarks.measure import Cost
+from benchmarks.packages import SITE, BenchmarkError, Member
+from benchmarks.report import Content, Results, Run
+
+# -- recipes
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "large"])
+def test_suite_has_a_next_release_and_a_batch(quick: bool) -> None:
+    suite = images.suite(quick=quick)
+    first, second = suite.images[suite.first], suite.images[suite.second]
+    assert first[:-2] == second[:-2]
+    assert first[-2] != second[-2] and first[-1] != second[-1]
+    assert {name for layers in suite.images.values() for name in layers} <= RECIPES.keys()
+    assert suite.sample in first
+    for image in suite.batch:
+        shared = [other for other in suite.batch if other != image and suite.images[other][0] == suite.images[image][0]]
+        assert shared, f"{image} has a base of its own"
+
+
+def test_large_suite_has_a_dozen_layers_and_ten_images() -> None:
+    suite = images.suite(quick=False)
+    assert len(suite.images[suite.first]) == 12
+    assert len(suite.batch) == 10
+
+
+def test_wheels_are_pinned() -> None:
+    assert [wheel for recipe in RECIPES.values() for wheel in recipe.wheels if "==" not in wheel] == []
+
+
+def made(recipe: Recipe, folder: Path) -> list[Member]:
+    with ExitStack() as opened:
+        return images.arrange(images.members(recipe, folder, folder, opened))
+
+
+def test_members_are_whiteouts_and_examples(tmp_path: Path) -> None:
+    recipe = Recipe(removes=("usr/share/man",), replaces=("opt/lib",), examples=2, release=1)
+    assert [member.info.name for member in made(recipe, tmp_path)] == [
+        "opt",
+        "opt/lib",
+        "opt/lib/.wh..wh..opq",
+        "usr",
+        "usr/share",
+        "usr/share/.wh.man",
+        "workspace",
+        "workspace/examples",
+        "workspace/examples/00",
+        "workspace/examples/00/example_0.py",
+        "workspace/examples/00/example_1.py",
+    ]
+
+
+def test_equal_recipes_give_equal_layers(tmp_path: Path) -> None:
+    recipe = Recipe(examples=30, release=1)
+    one, two, other = (
+        images._pack(made(r, tmp_path), tmp_path / name)
+        for r, name in ((recipe, "one"), (recipe, "two"), (replace(recipe, release=2), "other"))
+    )
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert one.digest == two.digest != other.digest
+    with tarfile.open(tmp_path / "one", "r:gz") as tar:
+        assert {(item.mtime, item.uid, item.gid, item.uname) for item in tar} == {(packages.TIME, 0, 0, "")}
+
+
+def test_later_members_win_and_hard_links_follow_their_target() -> None:
+    link = Member(packages.fixed("a/link", tarfile.LNKTYPE, mode=0o644, link="b/file"))
+    found = images.arrange(iter([packages.text("b/file", b"old"), link, packages.text("b/file", b"newer")]))
+    assert [(member.info.name, member.info.size) for member in found] == [("a", 0), ("b", 0), ("b/file", 5), ("a/link", 0)]
+
+
+def test_tar_members_have_merged_names(tmp_path: Path) -> None:
+    path = tmp_path / "data.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("./lib/x/one", "./usr/bin/two", "./var/log/left-out"):
+            item = tarfile.TarInfo(name)
+            item.size, item.uid, item.mtime = 3, 7, 9
+            tar.addfile(item, io.BytesIO(name[-3:].encode()))
+        hard = tarfile.TarInfo("./bin/three")
+        hard.type, hard.linkname = tarfile.LNKTYPE, "./lib/x/one"
+        tar.addfile(hard)
+    found = {member.info.name: member for member in packages.tar_members(path, merge=True)}
+    assert list(found) == ["usr/lib/x/one", "usr/bin/two", "usr/bin/three"]
+    assert found["usr/bin/three"].info.linkname == "usr/lib/x/one"
+    first = found["usr/lib/x/one"]
+    assert (first.info.uid, first.info.mtime) == (0, packages.TIME)
+    assert first.open is not None
+    with first.open() as file:
+        assert file.read(3) == b"one"
+
+
+def test_wheel_members_lie_where_pip_puts_them(tmp_path: Path) -> None:
+    path = tmp_path / "a-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/x.py", "a-1.data/scripts/run", "a-1.data/data/share/doc", "a-1.data/purelib/b.py", "a-1.dist-info/RECORD"):
+            archive.writestr(name, name)
+    with ExitStack() as opened:
+        found = {member.info.name: member for member in packages.wheel_members(path, opened)}
+        read = found["usr/local/bin/run"].open
+        assert read is not None
+        with read() as file:
+            assert file.read() == b"a-1.data/scripts/run"
+    assert set(found) == {f"{SITE}/a/x.py", "usr/local/bin/run", "usr/local/share/doc", f"{SITE}/b.py", f"{SITE}/a-1.dist-info/RECORD"}
+
+
+def test_layers_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "one", Recipe(examples=3))
+    suite = images.Suite(first="b/one:1", second="b/one:1", batch=(), images={"b/one:1": ("one",)}, sample="one")
+    said: list[str] = []
+    first = images.make(tmp_path, suite, said.append)
+    assert images.make(tmp_path, suite, said.append).manifests == first.manifests
+    assert said == ["making layer one"]
+    layer = first.layers["one"]
+    blob = first.layout.path(layer.digest).read_bytes()
+    assert layer.digest == f"sha256:{hashlib.sha256(blob).hexdigest()}"
+    assert (layer.size, layer.entries) == (len(blob), 6)
+
+
+# -- the measurement
+
+
+def test_measure_counts_the_whole_tree(tmp_path: Path) -> None:
+    child = "import time; x = bytearray(80_000_000); sum(range(3_000_000)); time.sleep(1)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    cost = measure.run([sys.executable, "-c", parent], environ=os.environ, cwd=tmp_path, log=tmp_path / "log")
+    assert cost.memory_process > 80_000_000
+    assert cost.memory_tree > 80_000_000
+    assert cost.wall > 1
+    assert cost.cpu > 0
+
+
+def test_measure_tells_why_a_run_failed(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"bash failed with 3: it broke \(log: "):
+        measure.run(["bash", "-c", "echo it broke; exit 3"], environ=os.environ, cwd=tmp_path, log=tmp_path / "log")
+
+
+# -- the peers
+
+
+def test_every_peer_has_a_command_for_its_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "apptainer", lambda: ["apptainer"])
+    monkeypatch.setenv("SREGISTRY_NVIDIA_TOKEN", "secret")
+    for peer in peers.PEERS:
+        for work in peer.works:
+            command = peer.command(work, ["benchmark/x:1", "benchmark/y:1"], "127.0.0.1:5", tmp_path)
+            assert len(command.made) == 2
+            assert "SREGISTRY_NVIDIA_TOKEN" not in command.environ
+
+
+# -- the report
+
+MEGA = 1_000_000
+
+
+def run(work: str, peer: str, number: int, wall: float, *, size: int = 1000 * MEGA) -> Run:
+    cost = Cost(wall=wall, cpu=2 * wall, memory_tree=200 * MEGA, memory_process=150 * MEGA, disk_peak=3000 * MEGA, disk_left=2500 * MEGA)
+    return Run(work=work, peer=peer, round=number, cost=cost, size=size)
+
+
+RESULTS = Results(
+    command="scripts/benchmark --quick",
+    machine="2 cores",
+    images=[Content(image="benchmark/small:1", layers=5, tar=272 * MEGA, size=89 * MEGA, entries=14839)],
+    peers={"ours": "sregistry", "apptainer": "Apptainer"},
+    missing={"skopeo + umoci + mksquashfs": "umoci"},
+    runs=[
+        *(run("cold", "ours", n, wall, size=1010 * MEGA) for n, wall in enumerate((11.0, 10.0, 30.0), 1)),
+        *(run("cold", "apptainer", n, wall) for n, wall in enumerate((250.0, 220.0, 230.0), 1)),
+        run("fast", "ours", 1, 5.0, size=1150 * MEGA),
+        run("fast", "apptainer", 1, 115.0, size=1100 * MEGA),
+        run("next", "ours", 1, 2.0),
+    ],
+    sample=Content(image="science", layers=1, tar=250 * MEGA, size=70 * MEGA, entries=5469),
+    levels=[run("levels", "sregistry fast", 1, 0.5, size=100 * MEGA)],
+)
+
+
+def rows(text: str, title: str) -> list[str]:
+    return [line for line in text.split(f"### {title}")[1].partition("###")[0].splitlines() if line.startswith("|")][2:]
+
+
+def test_report_compares_medians_with_apptainer() -> None:
+    text = report.markdown(RESULTS)
+    assert rows(text, "Cold pull, default level") == [
+        "| sregistry | 10.0 / 11.0 | 22.0 | 200 / 150 | 3,000 / 500 | 1,010 | 20.9 | 20.9 | 1.010 |",
+        "| Apptainer | 220.0 / 230.0 | 460.0 | 200 / 150 | 3,000 / 500 | 1,000 | 1 | 1 | 1 |",
+    ]
+
+
+def test_report_compares_the_fastest_level_with_a_pull_as_it_is() -> None:
+    assert rows(report.markdown(RESULTS), "Cold pull, fastest level") == [
+        "| sregistry, level fast | 5.0 / 5.0 | 10.0 | 200 / 150 | 3,000 / 500 | 1,150 | 46.0 | 46.0 | 1.150 |",
+        "| Apptainer `build`, gzip 1 | 115.0 / 115.0 | 230.0 | 200 / 150 | 3,000 / 500 | 1,100 | 2.0 | 2.0 | 1.100 |",
+    ]
+
+
+def test_report_makes_no_ratio_without_the_reference() -> None:
+    assert rows(report.markdown(RESULTS), "Next release")[0].endswith("| – | – | – |")
+
+
+def test_report_names_what_is_left_out_and_leaves_out_what_was_not_run() -> None:
+    text = report.markdown(RESULTS)
+    assert "Left out: skopeo + umoci + mksquashfs; the machine lacks umoci." in text
+    assert "Batch" not in text
+    assert "| `benchmark/small:1` | 5 | 272 | 89 | 14,839 |" in text
+    assert rows(text, "Levels") == ["| sregistry fast | 0.5 / 0.5 | 500 | 1.0 | 100 | 0.400 |"]
+
+
+def test_results_are_plain_data() -> None:
+    assert asdict(RESULTS)["runs"][0]["cost"]["wall"] == 11.0
+
+
+# -- the command line
+
+
+@pytest.mark.parametrize("arguments", [["--only", "warm"], ["--peers", "docker"], ["--rounds", "0"], ["--rounds", "x"]], ids=" ".join)
+def test_bad_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command_line.main(arguments)
+    assert end.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
