@@ -45,7 +45,8 @@ class Run:
 
     @property
     def errors(self) -> list[str]:
-        return re.findall(r"^error: (.*)", self.text, re.MULTILINE)
+        """The lines that a person is left with: behind all that Snakemake has to say of a failed job."""
+        return re.findall(r"^error: (.*)", self.text.rpartition("Exiting because a job execution failed")[2], re.MULTILINE)
 
 
 @dataclass
@@ -235,7 +236,7 @@ def test_many_images_share_layers_and_failures_are_their_own(place: Place) -> No
     assert place.names() == [f"demo-many:{number}.sif" for number in range(4)]
     assert done.rules.count("layer") == done.rules.count("explode") == 5
     assert len(place.asked("blobs")) == 5 + 4  # layers once, and a config each
-    assert len(done.errors) == 1  # said once
+    assert len(done.errors) == 1
     assert "demo/none:1" in done.errors[0]
     assert done.rules.count("manifests") == 1
 
