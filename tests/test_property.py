@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sregistry.compression import Codec, Compression
 from tests import contents, engine, tarball
-from tests.real import oracle
 from tests.model import IMPLIED, Ambiguous, Reference
+from tests.real import oracle
 from tests.tarball import Member, Style
 
 _ROOT = os.geteuid() == 0
