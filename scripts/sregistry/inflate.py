@@ -67,7 +67,7 @@ def _gzip(file: IO[bytes], data: bytes, name: str) -> Iterator[bytes]:
                     if not data:
                         raise LayerError(f"{name}: the gzip stream ends too early")
             data = member.unused_data or file.read(READ)
-    except IsalError as error:
+    except IsalError as error:  # type: ignore[misc]  # the library types its class as an instance
         raise LayerError(f"{name}: damaged gzip stream: {error}") from None
 
 
