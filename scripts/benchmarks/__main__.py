@@ -97,7 +97,8 @@ def _benchmark(options: argparse.Namespace) -> None:
             space.mkdir(parents=True, exist_ok=True)
         else:
             space = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=cache, ignore_cleanup_errors=True)))
-        address = stack.enter_context(registry.serve(cache / "registry", space / "registry.log"))
+        logs = _empty((options.keep or cache).absolute() / "logs")
+        address = stack.enter_context(registry.serve(cache / "registry", logs / "registry.log"))
         registry.push(made, address)
         runs: list[Run] = []
         weighed: list[Run] = []
@@ -105,9 +106,9 @@ def _benchmark(options: argparse.Namespace) -> None:
             # Each round begins with another peer, so that none always follows the same one.
             turn = (number - 1) % max(len(there), 1)
             for peer in [*there[turn:], *there[:turn]]:
-                runs += _session(peer, works, made.suite, address, space / f"{number}-{peer.name}", number, options)
+                runs += _session(peer, works, made.suite, address, space / f"{number}-{peer.name}", logs, number, options)
             if _LEVELS in works:
-                weighed += _levels(made, space / f"{number}-{_LEVELS}", number, options)
+                weighed += _levels(made, space / f"{number}-{_LEVELS}", logs, number, options)
     sample = made.layers[suite.sample]
     results = Results(
         command=shlex.join(["scripts/benchmark", *sys.argv[1:]]),
@@ -123,7 +124,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _session(
-    peer: Peer, works: list[str], suite: images.Suite, address: str, state: Path, number: int, options: argparse.Namespace
+    peer: Peer, works: list[str], suite: images.Suite, address: str, state: Path, logs: Path, number: int, options: argparse.Namespace
 ) -> Iterator[Run]:
     """Run a peer's works of a round. What follows a cold pull has its state; the others begin with none."""
     chosen = [work for work in works if work in peer.works]
@@ -131,20 +132,20 @@ def _session(
     if "cold" in chosen or follow:
         folder = _empty(state / "cold")
         for work in ["cold", *follow]:
-            run = _run(peer, work, [suite.second if work == "next" else suite.first], address, folder, number, options)
+            run = _run(peer, work, [suite.second if work == "next" else suite.first], address, folder, logs, number, options)
             if work in chosen:
                 yield run
         _clean(folder, options)
     for work, wanted in (("fast", [suite.first]), ("batch", list(suite.batch))):
         if work in chosen:
             folder = _empty(state / work)
-            yield _run(peer, work, wanted, address, folder, number, options)
+            yield _run(peer, work, wanted, address, folder, logs, number, options)
             _clean(folder, options)
 
 
-def _run(peer: Peer, work: str, wanted: list[str], address: str, state: Path, number: int, options: argparse.Namespace) -> Run:
+def _run(peer: Peer, work: str, wanted: list[str], address: str, state: Path, logs: Path, number: int, options: argparse.Namespace) -> Run:
     command = peer.command(work, wanted, address, state)
-    log = state.with_name(f"{work}.log")
+    log = logs / f"{number}-{peer.name}-{work}.log"
     _drop(options)
     cost = measure.run(command.command, environ=command.environ, cwd=command.cwd, log=log)
     size = 0
@@ -156,12 +157,12 @@ def _run(peer: Peer, work: str, wanted: list[str], address: str, state: Path, nu
     return Run(work=work, peer=peer.name, round=number, cost=cost, size=size)
 
 
-def _levels(made: images.Made, folder: Path, number: int, options: argparse.Namespace) -> Iterator[Run]:
+def _levels(made: images.Made, folder: Path, logs: Path, number: int, options: argparse.Namespace) -> Iterator[Run]:
     layer = made.layers[made.suite.sample]
     _empty(folder)
     for level in levels.levels(layer, made.layout.path(layer.digest), folder):
         _drop(options)
-        cost = measure.run(level.command, environ=os.environ, cwd=folder, log=folder.with_suffix(".log"))
+        cost = measure.run(level.command, environ=os.environ, cwd=folder, log=logs / f"{number}-{_LEVELS}.log")
         _say(f"round {number}: {level.title}: {cost.wall:.1f} s")
         yield Run(work=_LEVELS, peer=level.title, round=number, cost=cost, size=levels.weigh(level.made))
     _clean(folder, options)

@@ -1,4 +1,4 @@
-"""One layer at each level: our engine beside squashfs-tools, both from the gzipped tar, with all cores.
+"""One layer at each level: our engine beside mksquashfs, both from the gzipped tar, with all cores.
 
 `python -m benchmarks.levels BLOB DIFF_ID LEVEL FOLDER` is one run of ours, started for each measurement.
 """
@@ -17,6 +17,7 @@ from benchmarks.images import Layer
 
 OURS = ("fast", "default", "small")
 THEIRS = (1, 6, 9)
+_OPTIONS = ("-noappend", "-quiet", "-no-progress", "-comp", "gzip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,12 @@ def levels(layer: Layer, blob: Path, folder: Path) -> Iterator[Level]:
         place = folder / name
         command = [sys.executable, "-m", "benchmarks.levels", str(blob), layer.diff_id, name, str(place)]
         yield Level(title=f"sregistry {name}", command=command, made=[place])
-    if shutil.which("sqfstar"):
+    if shutil.which("mksquashfs"):
         for level in THEIRS:
             image = folder / f"{level}.squashfs"
-            packer = shlex.join(["sqfstar", "-quiet", "-no-progress", "-comp", "gzip", "-Xcompression-level", str(level), str(image)])
+            packer = shlex.join(["mksquashfs", "-", str(image), "-tar", *_OPTIONS, "-Xcompression-level", str(level)])
             script = f"gzip -dc {shlex.quote(str(blob))} | {packer}"
-            yield Level(title=f"squashfs-tools gzip {level}", command=["bash", "-euc", script], made=[image])
+            yield Level(title=f"mksquashfs gzip {level}", command=["bash", "-euc", script], made=[image])
 
 
 def weigh(paths: list[Path]) -> int:
