@@ -132,6 +132,15 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert [Path(held["path"]).stat().st_mtime_ns for held in first["holds"]] == stamps
 
 
+@pytest.mark.parametrize("part", ["data", "index"])
+def test_what_lost_a_part_is_made_anew(tmp_path: Path, part: str) -> None:
+    layer = [tarball.file(b"f", TEXT)]
+    (folder,) = engine.folders(tmp_path, [layer])
+    (folder / part).unlink()
+    engine.folders(tmp_path, [layer])
+    assert expanded(folder) == {b"f": TEXT}
+
+
 def test_a_damaged_index_is_noticed(tmp_path: Path) -> None:
     (folder,) = engine.folders(tmp_path, [[tarball.file(b"f", TEXT)]])
     path = folder / "index"

@@ -11,7 +11,7 @@ import pytest
 
 from sregistry import sif
 from sregistry.errors import ImageError, StoreError
-from sregistry.image import FORMATS
+from sregistry.settings import FORMATS
 from tests import engine
 from tests.tarball import Member, directory, file, symlink
 

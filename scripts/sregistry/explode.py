@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import queue
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -47,28 +48,35 @@ def explode(store: Store, blob: Digest, diff_id: Digest, compression: Compressio
         DigestMismatch: its bytes are not those of *diff_id*.
         StoreError: the blob is missing or damaged on disk (it is removed then), or no space.
     """
-    final = store.exploded(compression.variant, diff_id)
-    if not _whole(final):
-        with store.lock(f"explode-{compression.variant}-{diff_id.hex}"):
-            if not _whole(final):
-                path = store.blob(blob)
-                try:
-                    with path.open("rb") as file:
-                        _explode(store, file, f"layer {blob}", diff_id, compression, threads)
-                except OSError as error:
-                    raise from_oserror(error, StoreError, f"can't explode layer {blob}:") from error
-                except (LayerError, DigestMismatch):
-                    _blame(path, blob)
-                    raise
-    return _receipt(final, diff_id, compression)
+    path = store.blob(blob)
+
+    def run() -> None:
+        try:
+            with path.open("rb") as file:
+                _explode(store, file, f"layer {blob}", diff_id, compression, threads)
+        except OSError as error:
+            raise from_oserror(error, StoreError, f"can't explode layer {blob}:") from error
+        except (LayerError, DigestMismatch):
+            _blame(path, blob)
+            raise
+
+    return _once(store, diff_id, compression, run)
 
 
 def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str, Any]:
     """Explode a small tar of our own making and return the receipt."""
     diff_id = Digest.of(tar)
+    return _once(store, diff_id, compression, lambda: _explode(store, io.BytesIO(tar), "metadata", diff_id, compression, threads=1))
+
+
+def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], None]) -> dict[str, Any]:
+    """Call *run* unless the store has its result, one process at a time; return the receipt."""
     final = store.exploded(compression.variant, diff_id)
     if not _whole(final):
-        _explode(store, io.BytesIO(tar), "metadata", diff_id, compression, threads=1)
+        with store.lock(f"explode-{compression.variant}-{diff_id.hex}"):
+            if not _whole(final):
+                shutil.rmtree(final, ignore_errors=True)  # somebody took a part of it away
+                run()
     return _receipt(final, diff_id, compression)
 
 

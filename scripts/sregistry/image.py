@@ -30,7 +30,6 @@ from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.writer import Plan, Stretch, plan
 from sregistry.tar import Kind
 
-FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
 _COPY = 64 << 20
 
 
