@@ -13,12 +13,24 @@ descriptor.md) and kept in the store. `Resolved` is the stage's output, manifest
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, ImageConfig, Manifest, Platform, parse_manifest
+from sregistry.oci import (
+    MAX_DOCUMENT,
+    UNNAMED,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Manifest,
+    MediaType,
+    Platform,
+    parse_manifest,
+)
 from sregistry.reference import Reference
 from sregistry.store import Store, write_atomic
 
@@ -227,11 +239,17 @@ class _Search:
 
     def start(self) -> _Found:
         """Return the manifest. Raises DocumentError that lists the platforms when none fits."""
-        found = self._look_into(self._outermost(), None, ())
-        if found is None:
-            offered = ", ".join(sorted(self._offered)) or "no platform at all"
-            raise DocumentError(f"no image for {self._wanted}, the tag offers {offered}", hint="choose another platform or tag")
-        return found
+        document, path = self._keep(self._outermost(), None, ())
+        if isinstance(document, Manifest):
+            return _Found(document, path, None)
+        # the best of all, wherever it stands: `sorted` keeps the order of equals
+        for _, entry, parents in sorted(self._candidates(document, path), key=lambda candidate: candidate[0]):
+            document, path = self._keep(self._child(entry), entry, parents)
+            if isinstance(document, Manifest):
+                return _Found(document, path, entry.platform)
+            raise DocumentError(f"{entry.digest}: an index where its index says a manifest", hint="the image is broken")
+        offered = ", ".join(sorted(self._offered)) or "no platform at all"
+        raise DocumentError(f"no image for {self._wanted}, the tag offers {offered}", hint="choose another platform or tag")
 
     def _outermost(self) -> bytes:
         """Return the document that the reference names."""
@@ -240,30 +258,39 @@ class _Search:
             return self._store.read(digest)
         return self._client.get_manifest(self._reference).data
 
-    def _look_into(self, data: bytes, entry: Descriptor | None, parents: tuple[Document, ...]) -> _Found | None:
-        """Follow indexes down to a manifest; None when there is none for the platform.
+    def _keep(self, data: bytes, entry: Descriptor | None, parents: tuple[Document, ...]) -> tuple[Index | Manifest, tuple[Document, ...]]:
+        """Read a document and keep it in the store; return it and the way to it, outermost first.
 
         Args:
             data: the document.
             entry: what its parent says of it.
-            parents: outermost first.
+            parents: the way to its parent.
         """
         document = parse_manifest(data)
         digest = entry.digest if entry else self._reference.digest or Digest.of(data)
         self._store.add(data, digest)
         descriptor = Descriptor(media_type=document.media_type, digest=digest, size=len(data))
-        path = (*parents, Document(descriptor=descriptor, text=data.decode()))
-        if isinstance(document, Manifest):
-            return _Found(document, path, entry.platform if entry else None)
+        return document, (*parents, Document(descriptor=descriptor, text=data.decode()))
+
+    def _candidates(self, index: Index, path: tuple[Document, ...]) -> Iterator[tuple[int, Descriptor, tuple[Document, ...]]]:
+        """Yield rank, entry and way of each manifest that may serve, in this index and those below it."""
         if len(path) > MAX_DEPTH:
             raise DocumentError(f"more than {MAX_DEPTH} indexes inside each other", hint="the image is broken")
-        self._offered.update(document.platforms())
-        for candidate in document.choose(self._wanted):
-            # an entry with an artifact type is a signature, an SBOM or an accelerator's data (image-spec, descriptor.md)
-            found = None if candidate.artifact_type else self._look_into(self._child(candidate), candidate, path)
-            if found is not None:
-                return found
-        return None
+        self._offered.update(index.platforms())
+        for entry in index.choose(self._wanted):
+            if entry.artifact_type:  # a signature, an SBOM or an accelerator's data (image-spec, descriptor.md)
+                continue
+            if entry.media_type in MediaType.INDEXES:
+                document, below = self._keep(self._child(entry), entry, path)
+                if isinstance(document, Manifest):
+                    raise DocumentError(
+                        f"{entry.digest}: its index says that it is an index, but it is a manifest", hint="the image is broken"
+                    )
+                yield from self._candidates(document, below)
+            else:
+                rank = self._wanted.rank(entry.platform or UNNAMED)
+                assert rank is not None, "the index chose it"
+                yield rank, entry, path
 
     def _child(self, entry: Descriptor) -> bytes:
         """Return the document of an index's entry, of the digest and size that the entry says."""

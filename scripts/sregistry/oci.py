@@ -160,6 +160,10 @@ class Platform:
         return None if given > wanted else 1 + wanted - given
 
 
+#: What an index entry without a platform counts as, by go-containerregistry's rule.
+UNNAMED = Platform(architecture="amd64")
+
+
 def _arm(variant: str) -> int:
     digits = re.sub(r"\D", "", variant)
     return int(digits) if digits else 7
@@ -220,7 +224,7 @@ class Index:
     def choose(self, wanted: Platform) -> list[Descriptor]:
         """Return the entries that may serve *wanted*, best first, else in list order.
 
-        An entry without a platform counts as linux/amd64, as go-containerregistry has it; nested
+        An entry without a platform counts as UNNAMED; nested
         indexes without a platform come last, to be looked into. Attestations carry unknown/unknown
         and so never match.
         """
@@ -229,7 +233,7 @@ class Index:
             if entry.media_type in MediaType.INDEXES and entry.platform is None:
                 ranked.append((1000, position, entry))
                 continue
-            rank = wanted.rank(entry.platform or Platform(architecture="amd64"))
+            rank = wanted.rank(entry.platform or UNNAMED)
             if rank is not None and entry.media_type in (*MediaType.MANIFESTS, *MediaType.INDEXES):
                 ranked.append((rank, position, entry))
         return [entry for _, _, entry in sorted(ranked, key=lambda item: item[:2])]
