@@ -56,4 +56,5 @@ def build(root: Path, target: Path, layers: Tars, compression: Compression | Non
 
 def unsquashed(picture: Path, target: Path, offset: int = 31) -> None:
     """Extract an image with unsquashfs, which fails on anything it finds wrong."""
-    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-o", str(offset), "-d", target, picture], check=True, capture_output=True)
+    command = ["unsquashfs", "-quiet", "-no-progress", "-o", str(offset), "-d", str(target), str(picture)]
+    subprocess.run(command, check=True, capture_output=True, umask=0)  # for an ordinary user it applies the umask

@@ -61,7 +61,8 @@ def root(store: Store, manifest: Manifest, tmp_path_factory: pytest.TempPathFact
                 if name.startswith(".wh."):
                     (root / folder / name.removeprefix(".wh.")).unlink()
                 else:
-                    tar.extract(item.replace(uid=os.geteuid(), gid=os.getegid(), deep=False), root, filter="fully_trusted")
+                    item.uid, item.gid = os.geteuid(), os.getegid()
+                    tar.extract(item, root)
     return root
 
 

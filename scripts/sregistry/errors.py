@@ -103,7 +103,12 @@ _HINTS = {
 
 
 def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> SregistryError:
-    """Return *error* as a *kind* whose message starts with *what*."""
+    """Return *error* as a *kind* whose message is *what*, the file that the error names, and the reason.
+
+    A colon that ends *what* stands before the file's name.
+    """
     reason = os.strerror(error.errno) if error.errno else str(error)
-    where = f" {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    if error.filename is None:
+        return kind(f"{what.rstrip(':')}: {reason}", hint=_HINTS.get(error.errno or 0))
+    where = f" {os.fsdecode(error.filename)}"
     return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))

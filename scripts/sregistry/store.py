@@ -94,7 +94,7 @@ class Store:
             with tempfile.TemporaryDirectory(dir=parent, prefix="work-", ignore_cleanup_errors=True) as path:
                 yield Path(path)
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't write in the store") from error
+            raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
 
     def publish(self, folder: Path, final: Path) -> None:
         """Give the finished *folder* its name; who comes second keeps the first one's."""
@@ -111,7 +111,7 @@ class Store:
                     raise
             _sync(final.parent)
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't write in the store") from error
+            raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -120,7 +120,7 @@ class Store:
             lock = FileLock(self._folder("locks") / name)
             lock.acquire()
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't lock the store") from error
+            raise from_oserror(error, StoreError, f"can't lock the store {self.root}:") from error
         try:
             yield
         finally:
@@ -144,7 +144,7 @@ class Store:
                     text = json.dumps({"schemaVersion": 2, "manifests": [*others, entry]}, indent=1)
                     write_atomic(path, text.encode())
             except OSError as error:
-                raise from_oserror(error, StoreError, "can't write in the store") from error
+                raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
 
     def tags(self) -> dict[str, Descriptor]:
         """Return what index.json names; entries without a name or without sense are left out."""
@@ -198,7 +198,7 @@ class Ingest:
             handle, name = tempfile.mkstemp(dir=folder, prefix=f"{self._digest.hex[:12]}-")
             self._path, self._file = Path(name), os.fdopen(handle, "wb")
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't write in the store") from error
+            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}:") from error
         return self
 
     def write(self, data: bytes) -> None:
@@ -211,7 +211,7 @@ class Ingest:
         try:
             self._file.write(data)
         except OSError as error:
-            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}") from error
+            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}:") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._file is not None
@@ -219,7 +219,7 @@ class Ingest:
             if kind is None:
                 self._finish()
         except OSError as problem:
-            raise from_oserror(problem, StoreError, f"can't write in the store {self._store.root}") from problem
+            raise from_oserror(problem, StoreError, f"can't write in the store {self._store.root}:") from problem
         finally:
             with contextlib.suppress(OSError):
                 self._file.close()

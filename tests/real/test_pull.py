@@ -234,3 +234,21 @@ def test_equal_input_gives_equal_bytes(registry: str, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         versions.add(tuple(hashlib.sha256(pipeline.image(uri).read_bytes()).hexdigest() for uri in uris))
     assert len(versions) == 1
+
+
+@pytest.mark.needs("mount")
+@pytest.mark.parametrize("folder", ["cache", "storage"])
+def test_a_full_disk_is_one_clear_line_and_the_next_run_ends_right(pipeline: Pipeline, folder: str) -> None:
+    small = pipeline.folder / folder
+    small.mkdir(parents=True)
+    tool("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small)
+    try:
+        result = pipeline.run("uri=demo/sizes:1")
+        assert result.returncode == 1
+        assert re.search("No space left|the image needs", _error(result)) and "free some space" in _error(result)
+        assert "Traceback" not in result.stderr
+        assert not pipeline.image("demo/sizes:1").exists() and not list(small.glob("docker/blobs/sha256/.*"))
+    finally:
+        tool("umount", small)
+    assert pipeline.run("uri=demo/sizes:1").returncode == 0
+    assert pipeline.image("demo/sizes:1").is_file()
