@@ -57,7 +57,7 @@ def members(draw: st.DrawFn) -> Member:
         return tarball.opaque(name)
     mode = draw(st.integers(0, 0o7777))
     if not _ROOT:
-        mode = mode & 0o777 | 0o700  # else unsquashfs could neither fill nor the test read them
+        mode = mode & 0o755 | 0o700  # unsquashfs must fill folders, the test read files, and the umask is heeded
     xattrs = draw(st.sampled_from(_PRIVILEGED if _ROOT else _XATTRS))
     attached = {key: value for key, value in xattrs.items() if kind in ("file", "dir") or not key.startswith(b"user.")}
     made: Callable[[], Member] = {
