@@ -32,6 +32,11 @@ from sregistry.oci import Digest
 from sregistry.store import Store
 from sregistry.tar import Kind, Piece, TarReader
 
+#: Bytes of blocks that are handed to a thread at a time.
+_BATCH = 512 << 10
+#: In place of a fragment's number: the block is a part of a file.
+_PART = -1
+
 
 def explode(store: Store, blob: Digest, diff_id: Digest, compression: Compression, threads: int) -> dict[str, Any]:
     """Explode the layer *blob*, unless the store has it, and return the receipt.
@@ -123,12 +128,15 @@ def _explode(store: Store, file: IO[bytes], name: str, diff_id: Digest, compress
         store.publish(folder, store.exploded(compression.variant, diff_id))
 
 
-Submit = Callable[[Callable[[Piece], tuple[int, bytes]], Piece], "Future[tuple[int, bytes]]"]
+#: What the writer has done by others: a batch of blocks; what is no block is passed through as None.
+Stored = tuple[int, bytes] | None
+Batch = list[tuple[Piece | None, int]]
+Submit = Callable[[Callable[[Batch], list[Stored]], Batch], "Future[list[Stored]]"]
 
 
-def _at_once(function: Callable[[Piece], tuple[int, bytes]], block: Piece) -> Future[tuple[int, bytes]]:
-    future: Future[tuple[int, bytes]] = Future()
-    future.set_result(function(block))
+def _at_once(function: Callable[[Batch], list[Stored]], batch: Batch) -> Future[list[Stored]]:
+    future: Future[list[Stored]] = Future()
+    future.set_result(function(batch))
     return future
 
 
@@ -182,8 +190,10 @@ class Ahead:
 class Writer:
     """Cuts contents into blocks and fragments, has them compressed, and writes them in order.
 
-    The queue `_pending` holds what was submitted and not yet written, oldest first: a block's or
-    fragment's future, or what to do when all before it is written.
+    Blocks are compressed in batches, because handing one over costs a tenth of compressing it. An
+    item of a batch is a block and the number of the fragment it is (_PART for a part of a file), or
+    None and the row of the file that ends here. The queue `_pending` holds what was handed over and
+    is not yet written, oldest first.
     """
 
     def __init__(self, data: IO[bytes], compression: Compression, submit: Submit, depth: int) -> None:
@@ -193,7 +203,9 @@ class Writer:
         self._submit = submit
         self._depth = depth
         self._encode = compression.encoder()
-        self._pending: deque[tuple[Future[tuple[int, bytes]], int] | Callable[[], None]] = deque()
+        self._batch: Batch = []
+        self._batched = 0
+        self._pending: deque[tuple[Future[list[Stored]], Batch]] = deque()
         self._position = 0
         self._file_start = 0
         self._file_words: list[int] = []
@@ -205,15 +217,16 @@ class Writer:
         """Take the content of a file, given in blocks."""
         full, tail_size = divmod(size, self._block_size)
         for _ in range(full):
-            self._push(next(blocks), -1)
+            self._push(next(blocks), _PART)
         if full:
-            self._pending.append(lambda: self._end_file(row))
+            self._batch.append((None, row))
         if tail_size:
             self._tail(row, next(blocks))
 
     def finish(self) -> None:
         """Write what is left."""
         self._flush_fragment()
+        self._hand_over()
         self._drain(0)
         self._data.flush()
         self.index.data_size = self._position
@@ -238,11 +251,22 @@ class Writer:
             self._fragment.clear()
 
     def _push(self, block: Piece, fragment: int) -> None:
-        self._pending.append((self._submit(self._compress, block), fragment))
-        self._drain(self._depth)
+        self._batch.append((block, fragment))
+        self._batched += len(block)
+        if self._batched >= _BATCH:
+            self._hand_over()
+            self._drain(self._depth)
 
-    def _compress(self, block: Piece) -> tuple[int, bytes]:
-        """Return a block's word and stored bytes; (0, b"") is a hole."""
+    def _hand_over(self) -> None:
+        self._pending.append((self._submit(self._compress, self._batch), self._batch))
+        self._batch = []
+        self._batched = 0
+
+    def _compress(self, batch: Batch) -> list[Stored]:
+        """Return each block's word and stored bytes; (0, b"") is a hole."""
+        return [None if block is None else self._stored(block) for block, _ in batch]
+
+    def _stored(self, block: Piece) -> tuple[int, bytes]:
         packed = self._encode(block)
         if len(packed) >= len(block):
             return len(block) | RAW, bytes(block)
@@ -252,24 +276,29 @@ class Writer:
 
     def _drain(self, depth: int) -> None:
         while len(self._pending) > depth:
-            item = self._pending.popleft()
-            if callable(item):
-                item()
-                continue
-            future, fragment = item
-            word, stored = future.result()
-            if fragment < 0:
-                if not self._file_words:
-                    self._file_start = self._position
-                self._file_words.append(word)
-            else:
-                if not word:  # only a file's block may be a hole
-                    stored = self._encode(bytes(self.index.fragment_length[fragment]))
-                    word = len(stored)
-                self.index.fragment_start[fragment] = self._position
-                self.index.fragment_word[fragment] = word
-            self._data.write(stored)
-            self._position += len(stored)
+            future, batch = self._pending.popleft()
+            for stored, (_, number) in zip(future.result(), batch, strict=True):
+                if stored is None:
+                    self._end_file(number)
+                elif number == _PART:
+                    if not self._file_words:
+                        self._file_start = self._position
+                    self._file_words.append(stored[0])
+                    self._write(stored[1])
+                else:
+                    self._write_fragment(number, *stored)
+
+    def _write_fragment(self, number: int, word: int, stored: bytes) -> None:
+        if not word:  # only a file's block may be a hole
+            stored = self._encode(bytes(self.index.fragment_length[number]))
+            word = len(stored)
+        self.index.fragment_start[number] = self._position
+        self.index.fragment_word[number] = word
+        self._write(stored)
+
+    def _write(self, stored: bytes) -> None:
+        self._data.write(stored)
+        self._position += len(stored)
 
     def _end_file(self, row: int) -> None:
         """All blocks of a file are written: take them back if an earlier file has the same."""

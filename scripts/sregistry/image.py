@@ -13,11 +13,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from sregistry import sif
@@ -30,7 +33,8 @@ from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.writer import Plan, Stretch, plan
 from sregistry.tar import Kind
 
-_COPY = 64 << 20
+#: Bytes copied at a time, so that hashing follows closely.
+_COPY = 16 << 20
 
 
 def build(
@@ -82,9 +86,9 @@ def build(
             ).prefix
         size = len(prefix) + planned.size
         with _published(target, size) as file:
-            _write(file, prefix, planned, contents)
-            file.seek(0)
-            version = hashlib.file_digest(file, "sha256").hexdigest()
+            with _Follower(file.fileno()) as follower:
+                _write(file, prefix, planned, contents, follower)
+            version = follower.hash.hexdigest()
     return {
         "path": str(target),
         "format": format,
@@ -97,20 +101,58 @@ def build(
     }
 
 
-def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Contents) -> None:
+class _Follower:
+    """Hashes a file behind its writer, in a thread, while the bytes are still in memory."""
+
+    def __init__(self, handle: int) -> None:
+        self.hash = hashlib.sha256()
+        self._handle = handle
+        self._marks: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Follower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._marks.put(-1)
+        self._thread.join()
+        if self._error and error is None:
+            raise self._error
+
+    def reached(self, end: int) -> None:
+        """Say that all bytes before *end* are written."""
+        self._marks.put(end)
+
+    def _run(self) -> None:
+        at = 0
+        try:
+            while (end := self._marks.get()) >= 0:
+                while at < end:
+                    data = os.pread(self._handle, min(1 << 20, end - at), at)
+                    self.hash.update(data)
+                    at += len(data)
+        except OSError as error:
+            self._error = error
+
+
+def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Contents, follower: _Follower) -> None:
     file.write(prefix + planned.superblock)
     file.flush()
     at = len(prefix) + len(planned.superblock)
     for stretch in planned.stretches:
-        _copy(contents.handle(stretch.layer), file.fileno(), stretch, at)
+        for done in _copy(contents.handle(stretch.layer), file.fileno(), stretch, at):
+            follower.reached(done)
         at += stretch.size
     file.seek(at)
     file.write(planned.tables)
     file.flush()
+    follower.reached(at + len(planned.tables))
 
 
-def _copy(source: int, target: int, stretch: Stretch, at: int) -> None:
-    """Copy bytes between files, inside the kernel (or by reflink) where both file systems can."""
+def _copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:
+    """Copy bytes between files, inside the kernel (or by reflink) where both file systems can; yield how far it is."""
     offset, left = stretch.offset, stretch.size
     while left:
         try:
@@ -120,6 +162,7 @@ def _copy(source: int, target: int, stretch: Stretch, at: int) -> None:
         if not done:
             raise ImageError("an exploded layer ends too early", hint="remove the store's folder 'exploded' and run again")
         offset, at, left = offset + done, at + done, left - done
+        yield at
 
 
 @contextlib.contextmanager

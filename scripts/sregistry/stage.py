@@ -82,10 +82,12 @@ def _manifests(options: argparse.Namespace) -> None:
     from sregistry import receipt
 
     layers = {}
+    sizes: dict[str, int] = {}
     for path in options.manifests:
-        value = receipt.read(path)
-        layers[path.parent.name] = list(dict.fromkeys(layer["digest"] for layer in value.get("layers", ())))
-    receipt.write(options.output, {"layers": layers})
+        found = {layer["digest"]: layer["size"] for layer in receipt.read(path).get("layers", ())}
+        layers[path.parent.name] = list(found)
+        sizes |= found
+    receipt.write(options.output, {"layers": layers, "sizes": sizes})
 
 
 def _layer(options: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 # Names and input functions that the rules share. What is configured where, and what it means, is the
 # package's business: settings.py, target.py, config.py.
 
+import functools
 import hashlib
 import json
+import math
 import os
 import shlex
 import sys
@@ -95,24 +97,41 @@ def of(field):
     return get
 
 
-def layers():
-    """Digests of the layers of each image, after the one checkpoint: {image: [digest, …]}."""
-    with checkpoints.manifests.get().output[0].open() as file:
-        return json.load(file)["layers"]
+@functools.cache
+def read_gathered(path, time):
+    """Read a gathering file; *time* is its own, so that a new one is read anew."""
+    return json.loads(Path(path).read_text())
+
+
+def gathered(field):
+    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes}."""
+    path = str(checkpoints.manifests.get().output[0])
+    return read_gathered(path, os.stat(path).st_mtime_ns)[field]
 
 
 def manifest_of_image(wildcards):
     """The image's manifest, once all are gathered; one with the same bytes as before triggers nothing."""
-    layers()
+    gathered("layers")
     return f"{RESULTS}/{wildcards.image}/manifest.json"
 
 
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
-    image = next(image for image, digests in layers().items() if wildcards.digest in digests)
+    image = next(image for image, digests in gathered("layers").items() if wildcards.digest in digests)
     return f"{RESULTS}/{image}/manifest.json"
 
 
 def exploded_layers(wildcards):
     """Receipts of the image's exploded layers, each once."""
-    return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in layers()[wildcards.image]]
+    return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in gathered("layers")[wildcards.image]]
+
+
+def explode_threads(wildcards):
+    """Threads by the layer's share of all bytes.
+
+    Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
+    still run when the others are done gets more.
+    """
+    sizes = gathered("sizes")
+    cores = workflow.global_resources["_cores"].value or os.cpu_count()
+    return max(1, min(cores, math.ceil(6 * cores * sizes[wildcards.digest] / max(1, sum(sizes.values())))))

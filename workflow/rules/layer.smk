@@ -38,7 +38,7 @@ rule explode:
         "benchmarks/explode/{digest}.{variant}.tsv"
     conda:
         "../envs/sregistry.yml"
-    threads: 64
+    threads: explode_threads
     params:
         version=VERSION,
         cache=CACHE,
