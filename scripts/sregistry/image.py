@@ -31,6 +31,7 @@ from sregistry.index import Index
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.writer import Plan, Stretch, plan
+from sregistry.store import sync
 from sregistry.tar import Kind
 
 #: Bytes copied at a time, so that hashing follows closely.
@@ -192,7 +193,7 @@ def _published(target: Path, size: int) -> Iterator[BufferedRandom]:
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o755 & ~_umask())
         path.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architec
             raise
         if old.exists():
             remove(old)
-        _sync(target.parent)
+        sync(target.parent)
     digest = hashlib.sha256()
     for folder in sandbox.folders:
         digest.update(folder.name.encode())
@@ -253,11 +254,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

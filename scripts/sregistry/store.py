@@ -101,7 +101,7 @@ class Store:
         try:
             for path in folder.iterdir():
                 path.chmod(0o644)
-                _sync(path)
+                sync(path)
             folder.chmod(0o755)
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -109,7 +109,7 @@ class Store:
             except OSError:
                 if not final.is_dir():
                     raise
-            _sync(final.parent)
+            sync(final.parent)
         except OSError as error:
             raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
 
@@ -240,7 +240,7 @@ class Ingest:
         final = self._store.blob(self._digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self._path, final)
-        _sync(final.parent)
+        sync(final.parent)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -257,10 +257,10 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

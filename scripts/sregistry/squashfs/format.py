@@ -6,7 +6,7 @@ Source: Linux, Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_f
 from __future__ import annotations
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from typing import NamedTuple
 
 MAGIC = 0x73717368
@@ -32,17 +32,8 @@ class Flag(IntFlag):
     NO_XATTRS = 0x200
 
 
-class Type(IntEnum):
-    """Inode types; the extended ones are 7 above the basic ones."""
-
-    DIRECTORY = 1
-    FILE = 2
-    SYMLINK = 3
-    BLOCK_DEVICE = 4
-    CHARACTER_DEVICE = 5
-    FIFO = 6
-    EXTENDED = 7
-
+#: The basic inode types are those of `tar.Kind`; an extended one is this much above.
+EXTENDED = 7
 
 SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
 

@@ -250,7 +250,7 @@ class _Planner:
             source = sandbox.source[child]
             if child in listings:
                 place = self._directory(child, listings.pop(child), parent=numbers[row])
-                kind: int = f.Type.DIRECTORY
+                kind: int = Kind.DIRECTORY
                 subdirectories += 1
             else:
                 kind = self._layers[source >> 32].kind[source & _LOW]
@@ -301,11 +301,11 @@ class _Planner:
         place = self._inodes.place()
         links = subdirectories + 2
         if size + 3 > 0xFFFF or indexed or xattr != f.NONE:
-            kind = f.Type.DIRECTORY + f.Type.EXTENDED
+            kind = Kind.DIRECTORY + f.EXTENDED
             data = f.EXTENDED_DIRECTORY.pack(kind, mode, uid, gid, mtime, number, links, size + 3, block, parent, indexed, offset, xattr)
             self._inodes.append(data + index)
         else:
-            data = f.DIRECTORY.pack(f.Type.DIRECTORY, mode, uid, gid, mtime, number, block, links, size + 3, offset, parent)
+            data = f.DIRECTORY.pack(Kind.DIRECTORY, mode, uid, gid, mtime, number, block, links, size + 3, offset, parent)
             self._inodes.append(data)
         return place
 
@@ -320,7 +320,7 @@ class _Planner:
         if kind == Kind.FILE:
             data = self._file(layer, item, common, links, xattr)
         else:
-            extended = f.Type.EXTENDED if xattr != f.NONE else 0
+            extended = f.EXTENDED if xattr != f.NONE else 0
             if kind == Kind.SYMLINK:
                 target = index.link(item)
                 if not 0 < len(target) <= f.MAX_SYMLINK:
@@ -350,8 +350,8 @@ class _Planner:
         sparse = self._compression.block_size * sum(1 for word in words if not word)
         packed = struct.pack(f"<{len(words)}I", *words)
         if links == 1 and xattr == f.NONE and not sparse and max(start, size) < 1 << 32:
-            return f.FILE.pack(f.Type.FILE, *common, start, fragment, offset, size) + packed
-        kind = f.Type.FILE + f.Type.EXTENDED
+            return f.FILE.pack(Kind.FILE, *common, start, fragment, offset, size) + packed
+        kind = Kind.FILE + f.EXTENDED
         return f.EXTENDED_FILE.pack(kind, *common, start, size, sparse, links, fragment, offset, xattr) + packed
 
     def _common(self, row: int, source: int) -> tuple[int, int, int, int, int]:
