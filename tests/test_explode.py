@@ -49,7 +49,7 @@ def test_every_codec_keeps_the_contents(tmp_path: Path, codec: Codec, level: str
     assert expanded(folder) == files
 
 
-@pytest.mark.parametrize("level", ["default", "small"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_threads_do_not_show_in_the_bytes(tmp_path: Path, level: str) -> None:
     data = tar([*contents.sizes(), *(tarball.file(b"t%d" % i, TEXT[i:] + NOISE[: i * 999]) for i in range(40))])
     found = set()
