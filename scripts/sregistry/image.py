@@ -60,7 +60,7 @@ def build(
 
     Returns:
         path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
-        file; of a directory, of the packed tree), architecture, holds.
+        file; of a directory, of its layers' digests), architecture, inodes, dropped_xattrs.
 
     Raises:
         ImageError: what squashfs can't hold, or no space, or no permission.
@@ -98,7 +98,6 @@ def build(
         "architecture": architecture,
         "inodes": planned.inodes,
         "dropped_xattrs": sorted({os.fsdecode(name) for _, name in planned.dropped}),
-        "holds": [{"path": str(target), "size": size}],
     }
 
 
@@ -225,7 +224,6 @@ def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architec
         "architecture": architecture,
         "inodes": len(set(sandbox.source)),
         "dropped_xattrs": [],
-        "holds": [{"path": str(target), "size": None}],
     }
 
 
