@@ -45,7 +45,7 @@ class Inode:
 
     @property
     def kind(self) -> str:
-        if self.member is None or (self.member.type in (tarball.OLD_FILE, tarball.FILE) and self.member.name.endswith(b"/")):
+        if self.member is None or (self.member.type == tarball.OLD_FILE and self.member.name.endswith(b"/")):
             return "d"
         return _KINDS.get(self.member.type, "-")
 

@@ -50,6 +50,12 @@ def test_names_of_every_format(style: Style, name: bytes) -> None:
     assert entry.path == name
 
 
+def test_a_trailing_slash_is_a_directory_only_where_the_format_has_none() -> None:
+    old = tarball.file(b"d/", style=Style.V7, type=tarball.OLD_FILE)
+    found = [(entry.path, entry.kind, content) for entry, content in read(tar([old, tarball.file(b"f/", b"content")]))]
+    assert found == [(b"d", Kind.DIRECTORY, b""), (b"f", Kind.FILE, b"content")]
+
+
 @pytest.mark.parametrize("style", [Style.GNU, Style.PAX])
 def test_long_names_and_big_numbers(style: Style) -> None:
     name, target = b"\xff\xfe/" + b"n" * 200, b"t" * 3000

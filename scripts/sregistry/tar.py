@@ -330,8 +330,8 @@ class TarReader:
             raise self._fail(f"{_show(name)}: owner {entry.uid}:{entry.gid} is out of range", offset)
         if size < 0:
             raise self._fail(f"{_show(name)}: a negative size", offset)
-        if kind is Kind.FILE and name.endswith(b"/") and flag != b"S":
-            kind = Kind.DIRECTORY  # v7 knows no directories: a trailing slash says it
+        if flag == b"\0" and name.endswith(b"/"):
+            kind = Kind.DIRECTORY  # v7 knows no directories: a trailing slash says it; later formats have type 5
         # Only files have content; a size in other headers is ignored, as archive/tar does.
         self._data = size if kind is Kind.FILE else 0
         self._padding = -self._data % _BLOCK
