@@ -75,7 +75,7 @@ class Reference:
     def _apply(self, members: list[Member]) -> list[Member]:
         lower = dict(self.tree)
         self._hidden_links, self._used_links = set(), set()
-        marks = [member for member in members if b".wh." in member.name or member.type == tarball.GLOBAL]
+        marks = [member for member in members if member.type == tarball.GLOBAL or _reserved(clean(member.name))]
         hidden = {path for mark in marks for path in self._hidden(clean(mark.name))}
         used, self._used_links = self._used_links, set()
         self._hidden_links = {path for path in hidden if lower[path].kind == "l"}
@@ -186,6 +186,11 @@ class Reference:
         for path, inode in self.tree.items():
             names[id(inode)].append(b"/".join(path))
         return {b"/".join(path): _node(inode, sorted(names[id(inode)])) for path, inode in self.tree.items()}
+
+
+def _reserved(parts: Path) -> bool:
+    """Tell whether a name is a whiteout, or of what aufs keeps for itself."""
+    return any(part.startswith(b".wh..wh.") for part in parts) or (parts != () and parts[-1].startswith(b".wh."))
 
 
 def _node(inode: Inode, names: list[bytes]) -> Node:
