@@ -70,23 +70,13 @@ def build(
     if format == "sandbox":
         return _directory(sandbox, layers, target, architecture)
     with Contents(sandbox.folders, layers) as contents:
-        architecture = _architecture(sandbox, layers, contents) or architecture
+        architecture = architecture_of(sandbox, layers, contents) or architecture
         compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
         planned = plan(sandbox, layers, created=created, compression=compression)
-        prefix = sif.LAUNCH_LINE
-        if format == "sif":
-            inputs = hashlib.sha256(deffile + b"".join(documents[name] for name in sorted(documents)))
-            inputs.update(planned.superblock + planned.tables)
-            prefix = sif.plan(
-                deffile,
-                documents,
-                partition_size=planned.size,
-                architecture=architecture,
-                created=created,
-                image=sif.image_id(inputs.hexdigest()),
-            ).prefix
+        tables = planned.superblock + planned.tables
+        prefix = prefix_of(format, deffile, documents, tables, planned.size, architecture=architecture, created=created)
         size = len(prefix) + planned.size
-        with _published(target, size) as file:
+        with published(target, size) as file:
             with _Follower(file.fileno()) as follower:
                 _write(file, prefix, planned, contents, follower)
             version = follower.hash.hexdigest()
@@ -99,6 +89,21 @@ def build(
         "inodes": planned.inodes,
         "dropped_xattrs": sorted({os.fsdecode(name) for _, name in planned.dropped}),
     }
+
+
+def prefix_of(
+    format: str, deffile: bytes, documents: Mapping[str, bytes], tables: bytes, size: int, *, architecture: str | None, created: int
+) -> bytes:
+    """Return what stands before the squashfs of *size* bytes in an image; its length does not depend on the squashfs.
+
+    *tables* are the squashfs' own: with the documents, they tell this image from all others.
+    """
+    if format == "simg":
+        return sif.LAUNCH_LINE
+    inputs = hashlib.sha256(deffile + b"".join(documents[name] for name in sorted(documents)))
+    inputs.update(tables)
+    number = sif.image_id(inputs.hexdigest())
+    return sif.plan(deffile, documents, partition_size=size, architecture=architecture, created=created, image=number).prefix
 
 
 class _Follower:
@@ -177,7 +182,7 @@ def _neighbour(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _published(target: Path, size: int) -> Iterator[BufferedRandom]:
+def published(target: Path, size: int) -> Iterator[BufferedRandom]:
     """Open a temporary neighbour; when the context ends well it gets its name."""
     with _neighbour(target) as path:
         if target.is_dir():
@@ -197,7 +202,7 @@ def _published(target: Path, size: int) -> Iterator[BufferedRandom]:
 
 def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None) -> dict[str, Any]:
     with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
-        architecture = _architecture(sandbox, layers, contents) or architecture
+        architecture = architecture_of(sandbox, layers, contents) or architecture
         size = unpack(sandbox, layers, contents, path)
         if target.exists() and not target.is_dir():
             raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
@@ -237,7 +242,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _architecture(sandbox: Sandbox, layers: Sequence[Index], contents: Contents) -> str | None:
+def architecture_of(sandbox: Sandbox, layers: Sequence[Index], contents: Contents) -> str | None:
     """Return the architecture of /bin/sh's ELF header, links resolved inside the image (oci-to-sif §2)."""
     row = lookup(sandbox, layers, b"bin/sh")
     if row is None or sandbox.source[row] == IMPLIED:
