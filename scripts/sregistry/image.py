@@ -147,7 +147,7 @@ def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Content
     file.flush()
     at = len(prefix) + len(planned.superblock)
     for stretch in planned.stretches:
-        for done in _copy(contents.handle(stretch.layer), file.fileno(), stretch, at):
+        for done in copy(contents.handle(stretch.layer), file.fileno(), stretch, at):
             follower.reached(done)
         at += stretch.size
     file.seek(at)
@@ -156,8 +156,8 @@ def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Content
     follower.reached(at + len(planned.tables))
 
 
-def _copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:
-    """Copy bytes between files, inside the kernel (or by reflink) where both file systems can; yield how far it is."""
+def copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:
+    """Copy a stretch of bytes between files, inside the kernel (or by reflink) where both file systems can; yield how far it is."""
     offset, left = stretch.offset, stretch.size
     while left:
         try:

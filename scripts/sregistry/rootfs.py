@@ -25,23 +25,31 @@ from sregistry.tar import Kind
 _NODE = {Kind.BLOCK_DEVICE: stat.S_IFBLK, Kind.CHARACTER_DEVICE: stat.S_IFCHR}
 
 
-def unpack(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path) -> int:
+def open_bits(kind: int) -> int:
+    """Return the permission bits that let an owner read an entry, and fill it if it is a directory."""
+    return 0o700 if kind == Kind.DIRECTORY else 0o400
+
+
+def unpack(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False) -> int:
     """Make *target*, which must not exist, and fill it; return the bytes of content written.
+
+    With *readable*, all modes are opened for the owner; see `open_bits`.
 
     Raises:
         OSError: the file system refuses.
         StoreError: an exploded layer is missing or damaged.
     """
     target.mkdir(mode=0o700)
-    return _Unpacker(sandbox, layers, contents, target).run()
+    return _Unpacker(sandbox, layers, contents, target, readable).run()
 
 
 class _Unpacker:
-    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path) -> None:
+    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool) -> None:
         self._sandbox = sandbox
         self._layers = layers
         self._contents = contents
         self._target = target
+        self._readable = readable
         self._root = os.geteuid() == 0
         self._made: dict[int, tuple[int, ...]] = {}  # source of a file → rows that lead to its first name
         self._size = 0
@@ -131,7 +139,8 @@ class _Unpacker:
             os.chown(target, index.uid[item], index.gid[item], dir_fd=folder, follow_symlinks=name is None)
         link = index.kind[item] == Kind.SYMLINK
         if not link:
-            os.chmod(target, index.mode[item], dir_fd=folder)
+            more = open_bits(index.kind[item]) if self._readable else 0
+            os.chmod(target, index.mode[item] | more, dir_fd=folder)
         for key, value in index.xattrs(item):
             if key != b"security.selinux":
                 _set_attribute(path, key, value, follow=name is None)
