@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from sregistry import image, sandbox
-from sregistry.compression import Compression
+from sregistry.compression import LEVELS, Codec, Compression
 from sregistry.explode import explode_tar
 from sregistry.index import Index
 from sregistry.metadata import environment_tar
 from sregistry.store import Store
 from tests.tarball import Member, tar
+
+#: What every codec, level and block size is tested with: each of them once, by variant.
+COMPRESSIONS = {
+    compression.variant: compression
+    for compression in [
+        *(Compression(codec=codec, level=level) for codec in Codec for level in LEVELS),
+        *(Compression(codec=codec, block_size=size) for codec in Codec for size in (64 << 10, 1 << 20)),
+    ]
+}
 
 Tars = Sequence[bytes | Sequence[Member]]
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +22,7 @@ from sregistry.explode import explode, explode_tar
 from sregistry.index import NONE, Index
 from sregistry.oci import Digest
 from sregistry.store import Store
-from tests import contents, engine, tarball
+from tests import engine, tarball
 from tests.tarball import tar
 
 DICE = random.Random(7)
@@ -49,15 +55,47 @@ def test_every_codec_keeps_the_contents(tmp_path: Path, codec: Codec, level: str
     assert expanded(folder) == files
 
 
+def mixed() -> bytes:
+    """Return a layer of many small files, some large ones between them, some of these equal."""
+    members = []
+    for i in range(400):
+        members.append(tarball.file(b"small/%d" % i, TEXT[i * 70 : i * 71 + i % 90] + NOISE[i : i + i % 50]))
+        if i % 60 == 0:
+            members.append(tarball.file(b"large/%d" % i, TEXT[i * 50 : 330_000] + NOISE[: 9 * i] + bytes(BLOCK)))
+            members.append(tarball.file(b"same/%d" % i, NOISE[:140_000]))
+    return tar(members)
+
+
+def digests(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(Path(held["path"]).read_bytes()).hexdigest() for held in receipt["holds"])
+
+
+@pytest.mark.parametrize("codec", list(Codec))
 @pytest.mark.parametrize("level", LEVELS)
-def test_threads_do_not_show_in_the_bytes(tmp_path: Path, level: str) -> None:
-    data = tar([*contents.sizes(), *(tarball.file(b"t%d" % i, TEXT[i:] + NOISE[: i * 999]) for i in range(40))])
+def test_threads_do_not_show_in_the_bytes(tmp_path: Path, codec: Codec, level: str) -> None:
+    data = mixed()
     found = set()
-    for threads in (1, 2, 5):
+    for threads in (1, 2, 4):
         store = Store(tmp_path / str(threads))
         blob, diff_id = fill(store, data)
-        receipt = explode(store, blob, diff_id, Compression(level=level), threads)
-        found.add(tuple(hashlib.sha256(Path(held["path"]).read_bytes()).hexdigest() for held in receipt["holds"]))
+        found.add(digests(explode(store, blob, diff_id, Compression(codec=codec, level=level), threads)))
+    assert len(found) == 1
+
+
+def test_threads_and_memory_do_not_show_in_what_the_stage_makes(tmp_path: Path) -> None:
+    """The command that the rule runs, each time in a process of its own."""
+    found = set()
+    for threads, perturb in [(1, ""), (2, "165"), (4, "1")]:
+        folder = tmp_path / str(threads)
+        blob, diff_id = fill(Store(folder / "docker"), mixed())
+        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "diff_id": str(diff_id)}))
+        command = [sys.executable, "-m", "sregistry.stage", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
+        more = ["--level", "default", "--block-size", str(BLOCK), "--threads", str(threads), "--output", "explode.json"]
+        environ = {**os.environ, "MALLOC_PERTURB_": perturb}
+        subprocess.run([*command, *more], cwd=folder, env=environ, check=True)
+        receipt = json.loads((folder / "explode.json").read_text())
+        assert [Path(held["path"]).name for held in receipt["holds"]] == ["data", "index"]
+        found.add(digests({"holds": [{"path": folder / held["path"]} for held in receipt["holds"]]}))
     assert len(found) == 1
 
 

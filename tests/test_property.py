@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from sregistry.compression import Codec, Compression
+from sregistry.compression import Compression
 from tests import contents, engine, tarball
 from tests.model import IMPLIED, Ambiguous, Reference
 from tests.real import oracle
@@ -78,18 +78,11 @@ def members(draw: st.DrawFn) -> Member:
     )
 
 
-compressions = st.builds(
-    Compression,
-    codec=st.sampled_from(list(Codec)),
-    level=st.sampled_from(["fast", "default"]),
-    block_size=st.sampled_from([_BLOCK, 131072, 1 << 20]),
-)
-
-
 @pytest.mark.needs("unsquashfs")
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.lists(st.lists(members(), max_size=14), min_size=1, max_size=4), compressions)
-def test_any_layers_give_the_tree_of_the_reference(drawn: list[list[Member]], compression: Compression) -> None:
+@pytest.mark.parametrize("compression", engine.COMPRESSIONS.values(), ids=engine.COMPRESSIONS)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(st.lists(members(), max_size=14), min_size=1, max_size=4))
+def test_any_layers_give_the_tree_of_the_reference(compression: Compression, drawn: list[list[Member]]) -> None:
     reference = Reference()
     layers = [_applied(reference, layer) for layer in drawn]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
