@@ -24,12 +24,11 @@ from sregistry import archive, program, sif
 from sregistry.compression import Codec
 from sregistry.content import Contents
 from sregistry.errors import ImageError
-from sregistry.image import architecture_of, copy, prefix_of, published
+from sregistry.image import architecture_of, prefix_of, published
 from sregistry.index import Index
 from sregistry.rootfs import open_bits, unpack
 from sregistry.sandbox import IMPLIED, Sandbox
 from sregistry.squashfs import format as f
-from sregistry.squashfs.writer import Stretch
 from sregistry.tar import Kind
 
 #: What our levels are to mksquashfs. zstd's are the very same, gzip's are zlib's in place of libdeflate's.
@@ -41,6 +40,8 @@ _LEVELS = {
     (Codec.ZSTD, "default"): 3,
     (Codec.ZSTD, "small"): 15,
 }
+#: Bytes copied at a time.
+_COPY = 4 << 20
 #: mksquashfs reads tar since 4.5; it sets the root's owner and time then since 4.6.
 _TAR, _ROOT = (4, 5), (4, 6)
 
@@ -138,7 +139,7 @@ def _mksquashfs(tool: Path, job: Job, file: BufferedRandom, start: int) -> Left:
         command += ["-root-uid", str(root.uid), "-root-gid", str(root.gid), "-root-time", str(root.mtime)]
     else:
         owner = "" if (root.uid, root.gid) == (os.geteuid(), os.getegid()) else "owner and "
-        lost.append(f"{owner}time of / (mksquashfs keeps them from 4.6)")
+        lost.append(f"{owner}time of / (from 4.6 it can)")
     if root.xattrs:
         lost.append("extended attributes of /")
     written: list[archive.Written] = []
@@ -179,8 +180,11 @@ def _singularity(tool: Path, job: Job, file: BufferedRandom, start: int) -> Left
             partition = next((item for item in objects if item.data_type == sif.DataType.PARTITION), None)
             if partition is None:
                 raise ImageError(f"{tool} made an image without a file system")
-            for _ in copy(made.fileno(), file.fileno(), Stretch(0, partition.offset, partition.size), start):
-                pass
+            made.seek(partition.offset)
+            file.seek(start)
+            for at in range(0, partition.size, _COPY):
+                file.write(made.read(min(_COPY, partition.size - at)))
+            file.flush()
     return Left(_unkept(job, root), [])
 
 

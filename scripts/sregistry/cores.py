@@ -13,14 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def usable(root: Path = Path("/")) -> int:
-    """Return the number of cores, 1 at least; a quota of 1.5 makes 2. *root* is where proc and sys are."""
-    affinity = len(os.sched_getaffinity(0))
-    return max(1, min([affinity, *(math.ceil(share) for share in _shares(root))]))
+def usable() -> int:
+    """Return the number of cores, 1 at least; a quota of 1.5 makes 2."""
+    return max(1, min(len(os.sched_getaffinity(0)), math.ceil(quota())))
 
 
-def _shares(root: Path) -> Iterator[float]:
-    """Yield each quota that applies, in cores."""
+def quota(root: Path = Path("/")) -> float:
+    """Return the least quota that applies, in cores; a large number if none does. *root* is where proc and sys are."""
+    return min(_quotas(root), default=float(1 << 20))
+
+
+def _quotas(root: Path) -> Iterator[float]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -33,12 +36,12 @@ def _shares(root: Path) -> Iterator[float]:
         for place in (folder, *folder.parents):
             try:
                 if number == "0":
-                    quota, period = (place / "cpu.max").read_text().split()
+                    most, period = (place / "cpu.max").read_text().split()
                 else:
-                    quota, period = ((place / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+                    most, period = ((place / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+                if most not in ("max", "-1"):
+                    yield int(most) / int(period)
             except (OSError, ValueError):
-                quota = "max"
-            if quota not in ("max", "-1"):
-                yield int(quota) / int(period)
+                pass
             if place == top:
                 break
