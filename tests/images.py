@@ -300,6 +300,12 @@ def sizes(layout: Layout) -> None:
     layout.tag("demo/sizes:1", layout.image([layer(contents.sizes()), layer(contents.wide())], {"Cmd": ["/bin/sh"]}))
 
 
+def rich(layout: Layout) -> None:
+    """Every case of applying layers and files of all sizes, in one: built in every variant, pulled by none of the big runs."""
+    layers = [layer(stream) for stream in [*contents.tricky(), tarball.tar(contents.sizes())]]
+    layout.tag("judged/rich:1", layout.image(layers, {"Cmd": ["/bin/sh"]}))
+
+
 def empty(layout: Layout) -> None:
     """Layers without content, many times the same, in between others; and an image of nothing else."""
     nothing = layer(tarball.END, "docker-empty")
@@ -347,7 +353,7 @@ def broken(layout: Layout) -> None:
     layout.tag("broken/gzip:1", layout.image([Layer(tar=cut.tar, blob=damaged, media_type=cut.media_type)]))
 
 
-IMAGES: tuple[Callable[[Layout], None], ...] = (tiny, runs, static, tricky, odd, sizes, empty, multi, broken)
+IMAGES: tuple[Callable[[Layout], None], ...] = (tiny, runs, static, tricky, odd, sizes, rich, empty, multi, broken)
 
 
 def build(root: Path) -> Layout:

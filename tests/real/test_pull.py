@@ -60,14 +60,43 @@ def test_unsquashfs_extracts_what_umoci_unpacks(pulled: Pulled, unpacked: Unpack
 
 
 @judged
-@pytest.mark.parametrize("compression", ["codec: zstd", "level: fast", "level: small", "block_size: 1048576", "block_size: 65536"])
-def test_every_compression_gives_the_same_tree(pipeline: Pipeline, unpacked: Unpacked, tmp_path: Path, compression: str) -> None:
-    result = pipeline.run("uri=demo/sizes:1", f"compression={{{compression}}}")
-    assert result.returncode == 0, result.stderr
-    image = pipeline.image("demo/sizes:1")
-    with mounted(image, partition(image), tmp_path / "mnt") as folder:
-        _judge(unpacked("demo/sizes:1"), oracle.tree(folder))
-    _judge(unpacked("demo/sizes:1"), oracle.tree(extracted(image, partition(image), tmp_path / "out")))
+def test_variants_of_one_image_share_a_store(pipeline: Pipeline, unpacked: Unpacked, tmp_path: Path) -> None:
+    """Each keeps its exploded layers: who comes back to one finds all of it, in this working directory and in another."""
+    store, image = pipeline.folder / "cache/docker", pipeline.image("demo/sizes:1")
+    made: dict[str, bytes] = {}
+    kept: dict[Path, tuple[int, int]] = {}
+    for compression in ("{}", "{codec: zstd, level: fast, block_size: 65536}"):
+        result = pipeline.run("uri=demo/sizes:1", f"compression={compression}")
+        assert result.returncode == 0, result.stderr
+        assert "explode" in _rules(result) and ("layer" in _rules(result)) == (not made)
+        made[compression] = image.read_bytes()
+        where = tmp_path / f"mnt-{len(made)}"
+        with mounted(image, partition(image), where) as folder:
+            _judge(unpacked("demo/sizes:1"), oracle.tree(folder))
+        assert kept.items() <= _stamps(store).items()
+        kept = _stamps(store)
+    variants = [path.name for path in (store / "exploded").iterdir()]
+    assert sorted(variants) == ["gzip-default-131072-1", "zstd-fast-65536-1"]
+    assert made["{}"] != made["{codec: zstd, level: fast, block_size: 65536}"]
+    for compression, data in made.items():
+        result = pipeline.run("uri=demo/sizes:1", f"compression={compression}")
+        assert (result.returncode, set(_rules(result)) - {"catalog"}) == (0, {"image"}), result.stderr
+        assert image.read_bytes() == data and _stamps(store) == kept
+    # A new working directory has no receipts; what they vouch for is there.
+    other = Pipeline(tmp_path / "other", pipeline.base, {"SINGULARITY_CACHEDIR": str(pipeline.folder / "cache")})
+    assert other.run("uri=demo/sizes:1").returncode == 0
+    assert other.image("demo/sizes:1").read_bytes() == made["{}"] and _stamps(store) == kept
+
+
+def _rules(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the rules of the jobs that ran, without `all`."""
+    return [rule for rule in re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", result.stderr, re.MULTILINE) if rule != "all"]
+
+
+def _stamps(store: Path) -> dict[Path, tuple[int, int]]:
+    """Return inode and time of every file of the exploded layers."""
+    files = [path for path in (store / "exploded").rglob("*") if path.is_file()]
+    return {path: (status.st_ino, status.st_mtime_ns) for path, status in ((path, path.stat()) for path in files)}
 
 
 @judged
