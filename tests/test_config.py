@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sregistry.config import plan
+from sregistry.config import plan, warnings
 from sregistry.errors import UsageError
 from sregistry.settings import DEFAULTS, FORMATS, Settings, from_file
 from sregistry.target import Target
@@ -42,7 +42,11 @@ def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **envi
         ({"compression": {"size": 1}}, "config: unknown key 'compression.size'; known keys: codec, level, block_size"),
         ({"compression": "fast"}, "config: compression: expected a table, got 'fast'"),
         ({"compression": {"block_size": "100000"}}, "compression.block_size: 100000 is no power of two"),
-        ({"builder": "mksquashfs"}, "builder: mksquashfs is not available yet; use builder: native"),
+        (
+            {"uri": "a/b", "builder": "mksquashfs", "format": "sandbox"},
+            "format: sandbox: builder: mksquashfs writes sif and simg only; choose builder: native for it",
+        ),
+        ({"images": [{"uri": "a/b", "format": "sandbox"}], "builder": "singularity"}, "format: sandbox: builder: singularity writes"),
         ({"builder": "docker"}, "config: builder: 'docker' is unknown"),
         ({"storage": 7}, "config: storage: expected text, got 7; quote it"),
         ({"refresh": [1]}, "config: refresh: expected yes or no"),
@@ -96,3 +100,28 @@ def test_the_schema_knows_every_key() -> None:
     assert set(keys) == {"uri", "images", *DEFAULTS}
     assert keys["format"]["enum"] == list(FORMATS)
     made(from_file(TOP / "config/config.yaml"))
+
+
+@pytest.mark.parametrize("builder", ["native", "mksquashfs", "singularity"])
+@pytest.mark.parametrize("form", ["sif", "simg"])
+def test_every_builder_writes_images(builder: str, form: str) -> None:
+    settings, targets = made({"uri": "a/b", "builder": builder, "format": form})
+    assert (settings.builder, targets[0].format) == (builder, form)
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"),
+    [
+        ({"uri": "a/b"}, False),
+        ({"uri": "a/b", "compression": {"codec": "zstd"}}, True),
+        ({"uri": "a/b", "compression": {"codec": "zstd"}, "format": "simg"}, True),
+        ({"uri": "a/b", "compression": {"codec": "zstd"}, "format": "sandbox"}, False),
+        ({"images": [{"uri": "a/b", "format": "sandbox"}, "a/c"], "compression": {"codec": "zstd"}}, True),
+        ({"compression": {"codec": "zstd"}}, False),
+    ],
+)
+def test_zstd_says_which_runtimes_it_excludes(config: dict[str, Any], warned: bool) -> None:
+    lines = warnings(*made(config))
+    assert len(lines) == warned
+    for line in lines:
+        assert line.startswith("compression.codec: zstd: ") and "Apptainer before 1.4" in line and "\n" not in line

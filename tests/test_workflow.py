@@ -379,3 +379,48 @@ def test_an_image_without_layers_of_its_own(place: Place) -> None:
     assert place.run("uri=demo/empty:1").code == 0
     batch = [json.loads(path.read_text()) for path in (place.work / "results/batch").iterdir()]
     assert [len(layers) for value in batch for layers in value["layers"].values()] == [1]
+
+
+def test_zstd_is_warned_of_once(place: Place) -> None:
+    run = place.run("uri=demo/tiny:1", "compression={codec: zstd}")
+    assert run.code == 0
+    warned = re.findall(r"^warning: .*", run.text, re.MULTILINE)
+    assert len(warned) == 1 and warned[0].startswith("warning: compression.codec: zstd: "), run.text
+    assert "warning: " not in place.run("uri=demo/tiny:1").text
+
+
+def test_a_missing_program_is_told_before_anything_is_asked(place: Place, tmp_path: Path) -> None:
+    if any(Path(folder, name).exists() for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") for name in ("apptainer", "singularity")):
+        pytest.skip("the machine has a runtime outside of PATH")
+    run = place.run("uri=demo/tiny:1", "builder=singularity", PATH=str(tmp_path / "none"))
+    assert run.code == 1
+    assert run.text.splitlines()[-1].startswith("error: builder: singularity: no program apptainer or singularity on PATH")
+    assert (place.asked("manifests"), place.asked("blobs"), list(place.work.glob("results/*"))) == ([], [], [])
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder with a mksquashfs that is too old."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "mksquashfs").write_text("#!/bin/sh\necho 'mksquashfs version 4.2 (2011)'\n")
+    (folder / "mksquashfs").chmod(0o755)
+    return folder
+
+
+def test_another_builder_that_fails_is_tried_again(place: Place, programs: Path) -> None:
+    path = f"{programs}:{os.environ['PATH']}"
+    for _ in range(2):
+        run = place.run("uri=demo/tiny:1", "builder=mksquashfs", PATH=path)
+        assert (run.code, run.rules[-1]) == (1, "image")
+        assert run.errors == [f"{programs}/mksquashfs is version 4.2, builder: mksquashfs needs 4.5, which reads tar; "
+                              "install a newer one, or choose builder: native"]  # fmt: skip
+        assert place.names() == []
+
+
+def test_threads_follow_the_cores(place: Place, programs: Path) -> None:
+    """A native image is one job of one core; another builder gets all."""
+    for builder, threads in (("native", ""), ("mksquashfs", "threads: 2")):
+        run = place.run("uri=demo/tiny:1", f"builder={builder}", flags=("-n", "--cores", "2"), PATH=f"{programs}:{os.environ['PATH']}")
+        image = run.text.partition("rule image:")[2].partition("\n\n")[0]
+        assert run.code == 0 and threads in image and ("threads" in image) == bool(threads), run.text

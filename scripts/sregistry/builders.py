@@ -185,7 +185,7 @@ def _singularity(tool: Path, job: Job, file: BufferedRandom, start: int) -> Left
             for at in range(0, partition.size, _COPY):
                 file.write(made.read(min(_COPY, partition.size - at)))
             file.flush()
-    return Left(_unkept(job, root), [])
+    return Left(unkept(job, root), [])
 
 
 def _compression(job: Job) -> list[str]:
@@ -210,7 +210,7 @@ def _squashfs(file: BufferedRandom, start: int, tool: Path) -> tuple[f.Superbloc
     return superblock, head + file.read(), size
 
 
-def _unkept(job: Job, root: bool) -> list[str]:
+def unkept(job: Job, root: bool) -> list[str]:
     """Return what a runtime's build of a directory loses, each with the number of entries and the first."""
     found: dict[str, tuple[int, bytes]] = {}
 

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sregistry.compression import Codec
 from sregistry.errors import ConfigError
 from sregistry.settings import Settings
 from sregistry.target import Target, targets
@@ -48,6 +50,23 @@ def plan(
     uris = source.get("uri") or []
     entries = [*([uris] if isinstance(uris, str) else uris), *(source.get("images") or [])]
     return settings, targets(entries, settings, environ)
+
+
+def warnings(settings: Settings, targets: Sequence[Target]) -> list[str]:
+    """Return what is possible but may not be meant, a line each."""
+    lines = []
+    if settings.compression.codec is Codec.ZSTD and any(target.format != "sandbox" for target in targets):
+        # sif.md §10; squashfs.md §12.
+        lines.append(
+            "compression.codec: zstd: Singularity, SingularityCE, Apptainer before 1.4 and Linux before 4.14 refuse such images;"
+            " gzip runs everywhere"
+        )
+    if settings.builder == "singularity" and targets and os.geteuid():
+        lines.append(
+            "builder: singularity: without root, a runtime makes all files root's, devices empty files, and drops capabilities;"
+            " native and mksquashfs keep them"
+        )
+    return lines
 
 
 def check(config: Mapping[str, Any], schema: Path) -> None:

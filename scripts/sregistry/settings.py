@@ -25,7 +25,8 @@ from sregistry.reference import Reference
 
 #: Format → ending of the file's name.
 FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
-BUILDERS = ("native", "mksquashfs", "singularity")
+#: Builder → the formats it writes. A directory needs no other program.
+BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularity": ("sif", "simg")}
 
 #: The client of any host that has no row in registries.yaml.
 ANY = "oci"
@@ -101,16 +102,13 @@ class Settings:
             ConfigError: a bad value; the message names its key or variable.
         """
         choice = _Choice(given or {}, file or {}, environ)
-        builder = choice.word("builder", BUILDERS)
-        if builder != "native":
-            raise ConfigError(f"builder: {builder} is not available yet", hint="use builder: native")
         disable = flag(environ.get("SREGISTRY_DISABLE", ""), "SREGISTRY_DISABLE")
         return cls(
             client=choice.word("client", clients()),
             platform=choice.platform(),
             format=choice.word("format", tuple(FORMATS)),
             compression=choice.compression(),
-            builder=builder,
+            builder=choice.word("builder", tuple(BUILDERS)),
             storage=Path.cwd() if disable else choice.folder("storage"),
             database=choice.folder("database"),
             cache=choice.folder("cache"),

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
 
@@ -107,12 +107,13 @@ def _layer(options: argparse.Namespace) -> None:
 def _explode(options: argparse.Namespace) -> None:
     """Inflate a layer and compress it as squashfs blocks."""
     from sregistry import receipt
+    from sregistry.cores import usable
     from sregistry.explode import explode
     from sregistry.oci import Digest
 
     layer = receipt.read(options.layer)
     store = _store(options)
-    made = explode(store, Digest(layer["digest"]), Digest(layer["diff_id"]), _compression(options), options.threads)
+    made = explode(store, Digest(layer["digest"]), Digest(layer["diff_id"]), _compression(options), min(options.threads, usable()))
     receipt.write(options.output, {**made, "digest": layer["digest"], "store": str(store.root)})
 
 
@@ -164,9 +165,8 @@ def _sandbox(options: argparse.Namespace) -> None:
 
 
 def _image(options: argparse.Namespace) -> None:
-    """Assemble the image and publish it under its final name."""
+    """Assemble the image, or let another tool, and publish it under its final name; what that can't keep goes to stdout."""
     from sregistry import receipt
-    from sregistry.image import build
     from sregistry.metadata import sif_objects
     from sregistry.sandbox import Sandbox
 
@@ -176,15 +176,34 @@ def _image(options: argparse.Namespace) -> None:
         resolved.parsed_config(), reference=_name(resolved), docker_cmd=bool(metadata["docker_cmd"]), created=created
     )
     options.target.parent.mkdir(parents=True, exist_ok=True)
-    made = build(
-        Sandbox.read(options.sandbox),
-        format=options.format,
-        target=options.target,
-        created=created,
-        deffile=deffile,
-        documents=documents,
-        architecture=resolved.platform.architecture,
-    )
+    wanted: dict[str, Any] = {
+        "format": options.format,
+        "target": options.target,
+        "created": created,
+        "deffile": deffile,
+        "documents": documents,
+        "architecture": resolved.platform.architecture,
+    }
+    sandbox = Sandbox.read(options.sandbox)
+    if options.builder == "native":
+        from sregistry.image import build
+
+        made = build(sandbox, **wanted)
+    else:
+        from sregistry import builders
+        from sregistry.cores import usable
+
+        scratch = os.environ.get("SREGISTRY_TMPDIR")
+        made = builders.build(
+            sandbox,
+            builder=options.builder,
+            level=options.level,
+            threads=min(options.threads, usable()),
+            scratch=Path(scratch).expanduser() if scratch else None,
+            **wanted,
+        )
+        if made["lost"]:
+            print(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
     receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
 
 
@@ -294,6 +313,11 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--sandbox", type=Path, required=True, metavar="FILE", help="sandbox.index")
     stage.add_argument("--format", required=True)
     stage.add_argument("--target", type=Path, required=True, metavar="PATH")
+    stage.add_argument("--builder", choices=("native", "mksquashfs", "singularity"), default="native")
+    stage.add_argument(
+        "--level", choices=("fast", "default", "small"), default="default", help="of compression, for another builder than native"
+    )
+    stage.add_argument("--threads", type=int, default=1, metavar="N", help="for another builder than native")
     stage.set_defaults(run=_image)
 
     stage = stages.add_parser("catalog", parents=[manifest, output], help="record the image")
@@ -304,4 +328,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    import signal
+
+    # So that what a cancelled job has begun is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -19,7 +19,7 @@ from typing import Any
 from sregistry.errors import ConfigError, InvalidReference
 from sregistry.oci import Platform
 from sregistry.reference import Reference, split_scheme
-from sregistry.settings import FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
+from sregistry.settings import BUILDERS, FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +94,9 @@ def _target(entry: Mapping[str, Any], settings: Settings, environ: Mapping[str, 
     form = entry.get("format") or settings.format
     if form not in FORMATS:
         raise ConfigError(f"format: {form!r} is unknown", hint="one of " + ", ".join(FORMATS))
+    if form not in BUILDERS[settings.builder]:
+        written = " and ".join(BUILDERS[settings.builder])
+        raise ConfigError(f"format: {form}: builder: {settings.builder} writes {written} only", hint="choose builder: native for it")
     name = _filename(entry.get("name") or reference.filename, FORMATS[form])
     decides = [str(reference), str(wanted), form, name, settings.compression.variant, settings.builder, settings.docker_cmd]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.filename)[:80]

@@ -19,7 +19,7 @@ def refuse(line, code=2):
 
 
 try:
-    from sregistry import __version__, config as configuration, receipt
+    from sregistry import __version__, config as configuration, cores, program, receipt
     from sregistry.errors import SregistryError
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
@@ -50,6 +50,11 @@ try:
     BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if workflow.is_main_process:
+        for line in configuration.warnings(SETTINGS, _targets):
+            print(f"warning: {line}", file=sys.stderr)
+        # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
+        if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
+            program.find(SETTINGS.builder)
         receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
 except SregistryError as error:
     refuse(error, error.exit_code)
@@ -57,6 +62,15 @@ except SregistryError as error:
 # A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
 # fetch layers that no image waits for; the sweep above sees to those that one does.
 CACHE = SETTINGS.cache
+
+# `cores: all` is what affinity allows; a quota may leave less, where jobs run in this process's cgroup.
+CORES = workflow.global_resources["_cores"].value or os.cpu_count()
+if workflow.local_exec and cores.usable() < CORES == len(os.sched_getaffinity(0)):
+    CORES = cores.usable()
+    workflow.register_resource("_cores", CORES)
+
+# Ours copies, others compress.
+BUILD_THREADS = 1 if SETTINGS.builder == "native" else CORES
 
 # Downloads at a time; a limit of the command line or a profile goes before.
 if "network" not in workflow.global_resources:
@@ -133,5 +147,4 @@ def explode_threads(wildcards):
     still run when the others are done gets more.
     """
     sizes = gathered("sizes")
-    cores = workflow.global_resources["_cores"].value or os.cpu_count()
-    return max(1, min(cores, math.ceil(6 * cores * sizes[wildcards.digest] / max(1, sum(sizes.values())))))
+    return max(1, min(CORES, math.ceil(6 * CORES * sizes[wildcards.digest] / max(1, sum(sizes.values())))))

@@ -14,10 +14,14 @@ rule image:
         "benchmarks/image/{image}.tsv"
     conda:
         "../envs/sregistry.yml"
+    threads: BUILD_THREADS
     params:
         version=VERSION,
         format=of("format"),
         target=of("path"),
+        builder=SETTINGS.builder,
+        level=COMPRESSION.level,
     shell:
         "python3 -m sregistry.stage image --manifest {input.manifest:q} --metadata {input.metadata:q} --sandbox {input.sandbox:q}"
-        " --format {params.format:q} --target {params.target:q} --output {output:q} 2> {log:q}"
+        " --format {params.format:q} --target {params.target:q} --builder {params.builder:q} --level {params.level:q}"
+        " --threads {threads} --output {output:q} 2> {log:q}"
