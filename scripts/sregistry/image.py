@@ -30,7 +30,8 @@ from sregistry.errors import ImageError, from_oserror
 from sregistry.index import Index
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
-from sregistry.squashfs.writer import Plan, Stretch, plan
+from sregistry.squashfs.layout import Stretch
+from sregistry.squashfs.writer import Plan, plan
 from sregistry.store import sync
 from sregistry.tar import Kind
 
@@ -60,7 +61,9 @@ def build(
 
     Returns:
         path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
-        file; of a directory, of its layers' digests), architecture, inodes, dropped_xattrs.
+        file; of a directory, of its layers' digests), architecture, inodes, dropped_xattrs; for a file
+        also dead: bytes of tails of files that are not in the image, but share a fragment block with
+        some that are, as content (`size`) and of the file (`stored`).
 
     Raises:
         ImageError: what squashfs can't hold, or no space, or no permission.
@@ -71,7 +74,8 @@ def build(
         return _directory(sandbox, layers, target, architecture)
     with Contents(sandbox.folders, layers) as contents:
         architecture = architecture_of(sandbox, layers, contents) or architecture
-        compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
+        # The tables are some 0.2 % of an image; the fastest level makes them 2 % larger than the default one.
+        compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size, level="fast")
         planned = plan(sandbox, layers, created=created, compression=compression)
         tables = planned.superblock + planned.tables
         prefix = prefix_of(format, deffile, documents, tables, planned.size, architecture=architecture, created=created)
@@ -87,7 +91,8 @@ def build(
         "version": version,
         "architecture": architecture,
         "inodes": planned.inodes,
-        "dropped_xattrs": sorted({os.fsdecode(name) for _, name in planned.dropped}),
+        "dropped_xattrs": [os.fsdecode(name) for name in planned.dropped],
+        "dead": {"size": planned.dead.size, "stored": planned.dead.stored},
     }
 
 

@@ -15,12 +15,13 @@ own terms (block words: squashfs 4.0, "Data blocks": bits 0–23 size, bit 24 ra
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from sregistry.compression import Codec
 from sregistry.errors import LayerError, StoreError, from_oserror
@@ -35,6 +36,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 
 _HEADER = struct.Struct("<IHHIIIQQQQ")
 _DIGEST = 32
+_MERGING = ("kind", "heap_at")
 _COLUMNS = {
     "kind": "B",
     "mode": "H",
@@ -96,8 +98,8 @@ class Index:
         self.fragment_word = array("I")
         self.fragment_length = array("I")
         self.xattrs_at = array("Q", [0])
-        self._heap = bytearray()
-        self._xattr_heap = bytearray()
+        self._heap: bytes | bytearray = bytearray()
+        self._xattr_heap: bytes | bytearray = bytearray()
         self._xattr_sets: dict[Xattrs, int] = {}
 
     def __len__(self) -> int:
@@ -114,13 +116,18 @@ class Index:
     def paths(self) -> Iterable[bytes]:
         """Yield the paths of all rows, in order."""
         heap, at = bytes(self._heap), self.heap_at
-        return (heap[at[i] : at[i + 1]] for i in range(0, 2 * len(self), 2))
+        return (heap[start:end] for start, end in zip(at[0::2], at[1::2], strict=False))
+
+    def mentions(self, text: bytes) -> bool:
+        """Tell whether *text* is anywhere in the paths and links."""
+        return text in self._heap
 
     def xattrs(self, row: int) -> Xattrs:
         """Return the entry's extended attributes as (full name, value)."""
-        number = self.xattr[row]
-        if number == NONE:
-            return ()
+        return () if self.xattr[row] == NONE else self.xattr_set(self.xattr[row])
+
+    def xattr_set(self, number: int) -> Xattrs:
+        """Return the set of extended attributes that the column `xattr` names so."""
         data = bytes(self._xattr_heap[self.xattrs_at[number] : self.xattrs_at[number + 1]])
         found = []
         while data:
@@ -188,34 +195,54 @@ class Index:
             file.write(digest.digest())
 
     @classmethod
-    def read(cls, path: Path) -> Index:
-        """Read an index.
+    def read(cls, path: Path, *, merging: bool = False) -> Index:
+        """Read an index, and check all of it.
+
+        Args:
+            merging: keep only paths, links and kinds, a third of it.
 
         Raises:
             StoreError: it can't be read, or its bytes are damaged.
         """
         try:
-            data = memoryview(path.read_bytes())
+            with path.open("rb") as file:
+                index = cls._read(file, os.fstat(file.fileno()).st_size, merging=merging)
         except OSError as error:
             raise from_oserror(error, StoreError, "can't read") from error
-        start = len(MAGIC) + _HEADER.size
-        if len(data) < start + _DIGEST or data[:8] != MAGIC or hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
+        if index is None:
             raise StoreError(f"{path} is damaged", hint=f"remove the folder {path.parent}; the next run makes it anew")
-        header = Header(*_HEADER.unpack_from(data, len(MAGIC)))
-        index = cls(Codec(header.codec), header.block_size)
-        index.data_size = header.data_size
-        at = start
-        for name, column, count in index._arrays(header):
-            end = at + count * column.itemsize
-            fresh = array(column.typecode)
-            fresh.frombytes(data[at:end])
+        return index
+
+    @classmethod
+    def _read(cls, file: IO[bytes], size: int, *, merging: bool) -> Index | None:
+        """Read the file column by column, so that it is in memory once; None if it is damaged."""
+        head = file.read(len(MAGIC) + _HEADER.size)
+        if len(head) < len(MAGIC) + _HEADER.size or head[:8] != MAGIC:
+            return None
+        header = Header(*_HEADER.unpack_from(head, len(MAGIC)))
+        index = cls(Codec.GZIP, header.block_size)
+        arrays = index._arrays(header)
+        rest = sum(column.itemsize * count for _, column, count in arrays) + header.heap_size + header.xattr_heap_size
+        if size != len(head) + rest + _DIGEST:
+            return None
+        digest = hashlib.sha256(head)
+        for name, empty, count in arrays:
+            column = array(empty.typecode)
+            column.fromfile(file, count)
+            digest.update(column)
+            if merging and name not in _MERGING:
+                continue
             if sys.byteorder == "big":
-                fresh.byteswap()
-            setattr(index, name, fresh)
-            at = end
-        index._heap = bytearray(data[at : at + header.heap_size])
-        at += header.heap_size
-        index._xattr_heap = bytearray(data[at : at + header.xattr_heap_size])
+                column.byteswap()
+            setattr(index, name, column)
+        index._heap = file.read(header.heap_size)
+        index._xattr_heap = file.read(header.xattr_heap_size)
+        digest.update(index._heap)
+        digest.update(index._xattr_heap)
+        if file.read() != digest.digest():
+            return None
+        index.codec = Codec(header.codec)
+        index.data_size = header.data_size
         return index
 
     def _arrays(self, header: Header) -> list[tuple[str, array[int], int]]:

@@ -29,6 +29,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from sregistry.errors import LayerError, StoreError, from_oserror
@@ -256,6 +257,11 @@ class Sandbox:
     def name(self, row: int) -> bytes:
         """Return the row's last path component; the root's is empty."""
         return self._names[self.name_at[row] : self.name_at[row + 1]]
+
+    def names(self, start: int, end: int) -> list[bytes]:
+        """Return the names of the rows from *start* to *end*."""
+        names = self._names
+        return [names[a:b] for a, b in pairwise(self.name_at[start : end + 1])]
 
     def children(self, row: int) -> range:
         """Return the rows of a directory's children, sorted by name."""
