@@ -54,6 +54,22 @@ class Bench:
         self.made[compression.variant] = target
         return target
 
+    def by_mksquashfs(self, compression: Compression) -> Path:
+        """Let mksquashfs pack what the variant is made of."""
+        self.image(compression)
+        folder, target = self.folder / compression.variant, self.folder / compression.variant / "mksquashfs.sif"
+        inputs = [
+            "--manifest",
+            self.folder / "manifest.json",
+            "--metadata",
+            folder / "metadata.json",
+            "--sandbox",
+            folder / "sandbox.index",
+        ]
+        how = ["--builder", "mksquashfs", "--level", compression.level, "--threads", 2]
+        stage("image", *inputs, "--format", "sif", "--target", target, *how, "--output", folder / "mksquashfs.json")
+        return target
+
     def layers(self) -> list[str]:
         return list(dict.fromkeys(layer["digest"] for layer in receipt.read(self.folder / "manifest.json")["layers"]))
 
@@ -91,6 +107,23 @@ def test_every_reader_finds_what_umoci_unpacks(
         superblock = file.read(96)
     said = int.from_bytes(superblock[12:16], "little"), int.from_bytes(superblock[20:22], "little")
     assert said == (compression.block_size, compression.codec)
+
+
+@pytest.mark.needs("mksquashfs")
+@each
+def test_mksquashfs_packs_the_same(
+    bench: Bench, unpacked: Callable[[str], tuple[Tree, int]], tmp_path: Path, compression: Compression
+) -> None:
+    """Apptainer's own `build` refuses this image for a symlink that leads out of it: other tests see to that builder."""
+    image = bench.by_mksquashfs(compression)
+    expected, since = unpacked(URI)
+    with mounted(image, partition(image), tmp_path / "mnt") as folder:
+        found = oracle.tree(folder)
+    lines = oracle.differences(expected, found, implied_since=since)
+    # Before 4.6 mksquashfs gives the root of a tar the time of day, and the receipt says so.
+    if "time of /" in str(receipt.read(image.with_suffix(".json"))["lost"]):
+        lines = [line for line in lines if not line.startswith("b'': mtime is ")]
+    assert lines == oracle.stubs(found) == []
 
 
 #: Files of the sizes image, in the order that a shell gives them.
