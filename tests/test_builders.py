@@ -95,7 +95,7 @@ def test_versions(install: Callable[[str, str], Path], text: str, version: tuple
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("echo fine >&2; echo 'FATAL ERROR: no space' >&2; exit 1", r"tool failed \(1\): FATAL ERROR: no space;"),
+        ("echo fine >&2; echo 'FATAL ERROR: no space' >&2; exit 1", r"tool failed \(1\): fine FATAL ERROR: no space;"),
         (
             "echo 'FATAL:   while: exit status 1: first' >&2; echo ' : second' >&2; exit 255",
             r"\(255\): FATAL: while: exit status 1: first : second;",

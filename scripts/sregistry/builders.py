@@ -218,6 +218,9 @@ def unkept(job: Job, root: bool) -> list[str]:
         count, first = found.get(what, (0, path))
         found[what] = count + 1, first
 
+    own, _ = archive.metadata(job.sandbox, job.layers, 0, job.created)
+    if (own.mode, own.uid, own.gid) != (0o755, 0, 0):
+        note("owner and mode of the root", b"")
     for path, row in archive.walk(job.sandbox):
         source = job.sandbox.source[row]
         if source == IMPLIED:

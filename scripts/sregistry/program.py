@@ -36,8 +36,8 @@ def find(builder: str) -> Path | None:
     if builder not in _PROGRAMS:
         return None
     names, advice = _PROGRAMS[builder]
-    # The interpreter's own folder first, as in the rules.
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), *_MORE]
+    # The interpreter's own folder as well: the rules put it on PATH, the main process need not have it there.
+    folders = [os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent), *_MORE]
     for name in names:
         found = shutil.which(name, path=os.pathsep.join(folders))
         if found:
@@ -115,9 +115,12 @@ def run(
 
 
 def _last_words(text: str) -> str:
-    """Return the last complaint: from the last line that begins like one, or else the last line."""
-    lines = text.splitlines() or ["it says nothing"]
+    """Return the last complaint: from the last line that begins like one, with the reason before it, or else the last line."""
+    lines = [line for line in text.splitlines() if line.strip()] or ["it says nothing"]
     start = max((n for n, line in enumerate(lines) if re.match(r"fatal|error", line, re.IGNORECASE)), default=len(lines) - 1)
+    # mksquashfs: "Write failed because No space left on device", then "FATAL ERROR: Failed to write …".
+    if start and re.match(r"fatal error", lines[start], re.IGNORECASE):
+        start -= 1
     words = " ".join(" ".join(lines[start:]).split())
     return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"
 
