@@ -29,7 +29,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, count, pairwise
 from pathlib import Path
 
 from sregistry.errors import LayerError, StoreError, from_oserror
@@ -46,6 +46,9 @@ _RESERVED = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _MAX_LINKS = 255  # as Linux' MAXSYMLINKS, but generous: it only stops loops
 _HEAD = struct.Struct("<QQQ")
+_LOW = 0xFFFFFFFF
+# An attribute of an enumeration costs as much as all the rest of a line.
+_DIRECTORY, _HARD_LINK = int(Kind.DIRECTORY), int(Kind.HARD_LINK)
 
 
 class Directory:
@@ -77,38 +80,43 @@ class Merger:
         """Apply a layer over what is there. Raises LayerError that names the layer and the path."""
         self._begin(number)
         index = self._layers[number]
-        high = number << 32
         cache = self._cache
-        for row, (path, kind) in enumerate(zip(index.paths(), index.kind, strict=True)):
+        marked = index.mentions(_WHITEOUT)  # most layers hide nothing
+        for path, kind, source in zip(index.paths(), index.kind, count(number << 32)):
             parent, _, name = path.rpartition(b"/")
-            if name.startswith(_WHITEOUT):
-                self._whiteout(parent, name)
-                continue
-            if _RESERVED in path and (b"/" + path).find(b"/" + _RESERVED) >= 0:
-                self._aside[path] = high | row  # hard links of old aufs layers may name it
-                continue
+            if marked:
+                if name.startswith(_WHITEOUT):
+                    self._whiteout(parent, name)
+                    continue
+                if _RESERVED in path and (b"/" + path).find(b"/" + _RESERVED) >= 0:
+                    self._aside[path] = source  # hard links of old aufs layers may name it
+                    continue
             if not path:
-                if kind != Kind.DIRECTORY:
+                if kind != _DIRECTORY:
                     raise self._fail(path, "the root must be a directory")
-                self.root.source = high | row
+                self.root.source = source
                 self.root.layer = number
                 continue
             directory = cache.get(parent) or self._parent(parent)
-            old = directory.children.get(name)
-            if kind == Kind.DIRECTORY:
+            children = directory.children
+            old = children.get(name)
+            if kind == _DIRECTORY:
                 if isinstance(old, Directory):
-                    old.source = high | row
+                    old.source = source
                     old.layer = number
+                    cache[path] = old
                     continue
-                new: Node = Directory(high | row, number)
-            elif kind == Kind.HARD_LINK:
-                new = self._target(path, index.link(row))
-                self._linked.add((id(directory), name))
-            else:
-                new = high | row
+                if old is not None and self._is_symlink(old):
+                    cache.clear()
+                cache[path] = children[name] = Directory(source, number)
+                continue
             if old is not None and (isinstance(old, Directory) or self._is_symlink(old)):
                 cache.clear()
-            directory.children[name] = new
+            if kind == _HARD_LINK:
+                children[name] = self._target(path, index.link(source & _LOW))
+                self._linked.add((id(directory), name))
+            else:
+                children[name] = source
 
     def underlay(self, number: int) -> None:
         """Apply a layer under what is there: only what is missing is added.
@@ -269,29 +277,32 @@ class Sandbox:
 
     @classmethod
     def pack(cls, root: Directory, folders: Sequence[Path]) -> Sandbox:
-        """Lay the tree out in breadth-first order."""
+        """Lay the tree out in breadth-first order; the tree is taken to pieces."""
         packed = cls(folders)
         names = bytearray()
-        packed._add(root, b"", names)
+        lengths = array("I", [0])
+        packed.source.append(root.source)
         directories: deque[tuple[int, Directory]] = deque([(0, root)])
+        filled = []
         while directories:
             row, directory = directories.popleft()
-            packed.first_child[row] = len(packed)
-            packed.child_count[row] = len(directory.children)
-            for name in sorted(directory.children):
-                child = directory.children[name]
-                if isinstance(child, Directory):
-                    directories.append((len(packed), child))
-                packed._add(child, name, names)
+            children = directory.children
+            ordered = sorted(children)
+            first = len(packed.source)
+            filled.append((row, first, len(ordered)))
+            nodes = [children[name] for name in ordered]
+            directories.extend([(child, node) for child, node in enumerate(nodes, first) if isinstance(node, Directory)])
+            packed.source.extend([node.source if isinstance(node, Directory) else node for node in nodes])
+            names += b"".join(ordered)
+            lengths.extend(map(len, ordered))
+            children.clear()
+        packed.first_child = array("I", bytes(packed.first_child.itemsize * len(packed)))
+        packed.child_count = array("I", packed.first_child)
+        for row, first, size in filled:
+            packed.first_child[row], packed.child_count[row] = first, size
+        packed.name_at.extend(accumulate(lengths))
         packed._names = bytes(names)
         return packed
-
-    def _add(self, node: Node, name: bytes, names: bytearray) -> None:
-        self.source.append(node.source if isinstance(node, Directory) else node)
-        self.first_child.append(0)
-        self.child_count.append(0)
-        names += name
-        self.name_at.append(len(names))
 
     def is_directory(self, row: int, layers: Sequence[Index]) -> bool:
         """Tell whether the row is a directory."""
@@ -319,9 +330,9 @@ class Sandbox:
         rows, names, folders = _HEAD.unpack_from(data, len(MAGIC))
         packed = cls()
         columns = {"source": rows, "first_child": rows, "child_count": rows, "name_at": rows + 1}
-        for field, count in columns.items():
+        for field, length in columns.items():
             column = array(getattr(packed, field).typecode)
-            end = at + count * column.itemsize
+            end = at + length * column.itemsize
             column.frombytes(data[at:end])
             if sys.byteorder == "big":
                 column.byteswap()
@@ -342,7 +353,7 @@ def merge(folders: Sequence[Path]) -> Sandbox:
         LayerError: a layer can't be applied; the message names it and the path.
         StoreError: an index can't be read or is damaged.
     """
-    layers = [Index.read(folder / "index") for folder in folders]
+    layers = [Index.read(folder / "index", merging=True) for folder in folders]
     merger = Merger(layers)
     for number in range(1, len(layers) - 1):
         merger.apply(number)
