@@ -58,8 +58,8 @@ def warnings(settings: Settings, targets: Sequence[Target]) -> list[str]:
     if settings.compression.codec is Codec.ZSTD and any(target.format != "sandbox" for target in targets):
         # sif.md §10; squashfs.md §12.
         lines.append(
-            "compression.codec: zstd: Singularity, SingularityCE, Apptainer before 1.4 and Linux before 4.14 refuse such images;"
-            " gzip runs everywhere"
+            "compression.codec: zstd: Singularity from 3.5, SingularityCE up to 4.5, Apptainer before 1.4 and Linux before 4.14"
+            " refuse such images; gzip runs everywhere"
         )
     if settings.builder == "singularity" and targets and os.geteuid():
         lines.append(
