@@ -19,7 +19,7 @@ from itertools import accumulate, compress, count
 from operator import add
 
 from sregistry.errors import ImageError
-from sregistry.index import Index
+from sregistry.index import Index, little
 from sregistry.sandbox import IMPLIED, Sandbox
 from sregistry.squashfs import format as f
 from sregistry.squashfs.attributes import Attributes
@@ -95,29 +95,23 @@ class Rows:
 
 
 class Columns:
-    """What of the layers' items goes into inodes, as it stands there.
+    """What of the layers' items goes into inodes.
 
     Attributes:
-        mode, mtime, size, fragment, fragment_offset, xattr: of each item.
-        uid, gid: of each item, as places in `ids`.
-        ids: owners and groups of all that is alive, ascending.
+        records: of each item the inode of a file without blocks (`format.FILE`), inode number and start 0.
+        xattr: of each item, the number of its set of extended attributes.
+        ids: owners and groups of all that is alive, ascending; records have their places.
         state: of each item, NOTHING, PLAIN or SPECIAL.
     """
 
     def __init__(self, layers: Sequence[Index], rows: Rows, layout: Layout, attributes: Attributes, created: int) -> None:
         self.ids = _ids(layers, rows)
-        self.mode, self.mtime, self.size = array("H"), array("q"), array("Q")
-        self.uid, self.gid = array("H"), array("H")
-        self.fragment, self.fragment_offset, self.xattr = layout.fragment, array("I"), array("I")
+        self.xattr = array("I")
         self.state = bytearray(rows.kinds.translate(_STATE))
         places = {value: place for place, value in enumerate(self.ids)}
+        records = []
         for layer, index in enumerate(layers):
-            self.mode.extend(index.mode)
-            self.uid.extend(_placed(index.uid, places))
-            self.gid.extend(_placed(index.gid, places))
-            self.mtime.extend(_clamped(index.mtime))
-            self.size.extend(index.size)
-            self.fragment_offset.extend(index.fragment_offset)
+            records.append(_records(index, layout.fragment[layer], places))
             self.xattr.extend(attributes.column(index, rows.live[layer]))
             for row in layout.large[layer]:
                 self.state[rows.bases[layer] + row] = SPECIAL
@@ -127,11 +121,35 @@ class Columns:
                     self.state[item] = SPECIAL
         for item in rows.links:
             self.state[item] = SPECIAL
-        self.mode.append(0o755)
-        self.uid.append(places.get(0, 0))
-        self.gid.append(places.get(0, 0))
-        self.mtime.append(seconds(created))
+        owner = places.get(0, 0)
+        records.append(f.FILE.pack(Kind.FILE, 0o755, owner, owner, seconds(created), 0, 0, 0, 0, 0))
+        self.records = b"".join(records)
         self.xattr.append(f.NONE)
+
+
+def _records(index: Index, fragment: array[int], places: dict[int, int]) -> bytes:
+    records = array("H", bytes(f.FILE.size * len(index)))
+    put(records, 0, array("H", [Kind.FILE]) * len(index))
+    put(records, 2, index.mode)
+    put(records, 4, _placed(index.uid, places))
+    put(records, 6, _placed(index.gid, places))
+    put(records, 8, _clamped(index.mtime))
+    put(records, 20, fragment)
+    put(records, 24, index.fragment_offset)
+    put(records, 28, index.size)
+    return records.tobytes()
+
+
+def put(records: array[int], at: int, column: array[int]) -> None:
+    """Write a column, of 64 bits its lower half, into inodes of files at byte *at* of each.
+
+    Args:
+        records: cells of two bytes, as they lie on disk.
+    """
+    cells = array("H", little(column))
+    step, width = f.FILE.size // 2, column.itemsize // 2
+    for cell in range(min(width, 2)):
+        records[at // 2 + cell :: step] = cells[cell::width]
 
 
 def _ids(layers: Sequence[Index], rows: Rows) -> list[int]:

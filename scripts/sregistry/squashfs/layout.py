@@ -48,14 +48,14 @@ class Layout:
     """Where the live data of all layers goes in the image, from byte *base* on.
 
     `large` are the rows of each layer that have blocks and are alive, and where those are in the
-    image. `fragment` is the layers' column of that name, with the numbers of the image.
+    image. `fragment` is each layer's column of that name, with the numbers of the image.
     """
 
     def __init__(self, layers: Sequence[Index], live: Sequence[bytes | bytearray], base: int) -> None:
         """Place everything. *live* has a byte for each row of each layer: 1 if it is alive, else 0."""
         self.stretches: list[Stretch] = []
         self.large: list[dict[int, int]] = []
-        self.fragment = array("I")
+        self.fragment: list[array[int]] = []
         self.fragments = bytearray()
         self.fragment_count = 0
         self.dead = Dead()
@@ -96,7 +96,7 @@ class Layout:
         self.large.append({row: moved.get(index.start[row], 0) for row in large})
         renumber = dict(enumerate(numbers))
         renumber[f.NONE] = f.NONE
-        self.fragment.extend(array("I", map(renumber.__getitem__, index.fragment)))
+        self.fragment.append(array("I", map(renumber.__getitem__, index.fragment)))
         self._count_dead(index, live, alive)
 
     def _stretch(self, layer: int, start: int, end: int) -> None:

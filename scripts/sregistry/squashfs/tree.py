@@ -27,19 +27,20 @@ from sregistry.errors import ImageError
 from sregistry.index import Index, little
 from sregistry.sandbox import Sandbox
 from sregistry.squashfs import format as f
-from sregistry.squashfs.columns import IS_DIRECTORY, NOTHING, PLAIN, Columns, Rows
+from sregistry.squashfs.columns import IS_DIRECTORY, NOTHING, PLAIN, Columns, Rows, put
 from sregistry.squashfs.layout import Layout
 from sregistry.squashfs.stream import MASK, SHIFT, Stream
 from sregistry.tar import Kind
 
 #: Rows that are done at a time: few enough to take no memory worth mentioning.
 _CHUNK = 1 << 14
+_DIRECTORY = int(Kind.DIRECTORY)
 _MAX_RUN = 256
 _MAX_INDEX = 0xFFFF
 _RAMP = bytes(range(_MAX_RUN))
 _LESS_ONE = bytes(max(value - 1, 0) for value in range(256))
 _IS_PLAIN = bytes(state == PLAIN for state in range(256))
-_ENTRY = struct.Struct(f"{f.RUN_ENTRY.size}s")
+_FILE, _ENTRY = struct.Struct(f"{f.FILE.size}s"), struct.Struct(f"{f.RUN_ENTRY.size}s")
 
 
 class Tree:
@@ -68,28 +69,18 @@ class Tree:
     # -- inodes of all but directories
 
     def _leaves(self) -> None:
-        rows, columns = self._rows, self._columns
+        rows, columns, records = self._rows, self._columns, self._columns.records
         states = bytearray(map(columns.state.__getitem__, rows.item))
         for row in rows.first:
             states[row] = NOTHING
         for start in range(0, len(states), _CHUNK):
             state = states[start : start + _CHUNK]
             plain = state.translate(_IS_PLAIN)
-            items = list(compress(rows.item[start : start + _CHUNK], plain))
-            made = map(
-                f.FILE.pack,
-                repeat(int(Kind.FILE)),
-                map(columns.mode.__getitem__, items),
-                map(columns.uid.__getitem__, items),
-                map(columns.gid.__getitem__, items),
-                map(columns.mtime.__getitem__, items),
-                compress(rows.number[start : start + _CHUNK], plain),
-                repeat(0),
-                map(columns.fragment.__getitem__, items),
-                map(columns.fragment_offset.__getitem__, items),
-                map(columns.size.__getitem__, items),
-            )
-            inodes = [next(made) if what == PLAIN else self._leaf(row) if what else b"" for row, what in enumerate(state, start)]
+            items = compress(rows.item[start : start + _CHUNK], plain)
+            made = array("H", b"".join([records[at : at + f.FILE.size] for at in map(f.FILE.size.__mul__, items)]))
+            put(made, 12, array("I", compress(rows.number[start : start + _CHUNK], plain)))
+            files = _FILE.iter_unpack(made.tobytes())
+            inodes = [next(files)[0] if what == PLAIN else self._leaf(row) if what else b"" for row, what in enumerate(state, start)]
             places = list(accumulate(map(len, inodes), initial=self.inodes.place))
             places.pop()
             self._block.extend([place >> SHIFT for place in places])
@@ -105,9 +96,9 @@ class Tree:
         layer = bisect_right(rows.bases, item) - 1
         index, place = self._layers[layer], item - rows.bases[layer]
         kind, links, xattr = rows.kinds[item], rows.links.get(item, 1), columns.xattr[item]
-        common = (columns.mode[item], columns.uid[item], columns.gid[item], columns.mtime[item], rows.number[row])
         if kind == Kind.FILE:
-            return self._file(index, place, self._layout.large[layer].get(place, 0), item, common, links)
+            return self._file(row, index, place, self._layout.large[layer].get(place, 0), links)
+        common = self._common(row)
         extended = f.EXTENDED if xattr != f.NONE else 0
         if kind == Kind.SYMLINK:
             target = index.link(place)
@@ -123,15 +114,20 @@ class Tree:
             data = f.DEVICE.pack(kind + extended, *common, links, f.device_number(major, minor))
         return data + f.U32.pack(xattr) if extended else data
 
-    def _file(self, index: Index, place: int, start: int, item: int, common: tuple[int, ...], links: int) -> bytes:
-        columns = self._columns
-        words = array("I", index.blocks(place))
-        fragment, offset, size, xattr = columns.fragment[item], columns.fragment_offset[item], columns.size[item], columns.xattr[item]
+    def _common(self, row: int) -> tuple[int, int, int, int, int]:
+        """Return mode, owner, group, time and inode number."""
+        _, mode, uid, gid, mtime, *_ = f.FILE.unpack_from(self._columns.records, f.FILE.size * self._rows.item[row])
+        return mode, uid, gid, mtime, self._rows.number[row]
+
+    def _file(self, row: int, index: Index, place: int, start: int, links: int) -> bytes:
+        item = self._rows.item[row]
+        *_, fragment, offset, _ = f.FILE.unpack_from(self._columns.records, f.FILE.size * item)
+        words, size, xattr = array("I", index.blocks(place)), index.size[place], self._columns.xattr[item]
         sparse = self._block_size * words.count(0)
         if links == 1 and xattr == f.NONE and not sparse and max(start, size) < 1 << 32:
-            return f.FILE.pack(Kind.FILE, *common, start, fragment, offset, size) + little(words)
+            return f.FILE.pack(Kind.FILE, *self._common(row), start, fragment, offset, size) + little(words)
         kind = Kind.FILE + f.EXTENDED
-        return f.EXTENDED_FILE.pack(kind, *common, start, size, sparse, links, fragment, offset, xattr) + little(words)
+        return f.EXTENDED_FILE.pack(kind, *self._common(row), start, size, sparse, links, fragment, offset, xattr) + little(words)
 
     def _path(self, row: int) -> str:
         return self._sandbox.name(row).decode(errors="backslashreplace")
@@ -155,30 +151,25 @@ class Tree:
         directories = list(compress(range(start, end), self._rows.kind[start:end].translate(IS_DIRECTORY)))
         below = end + sum(sandbox.child_count[start:end])
         runs = self._runs(end, below, [sandbox.first_child[row] for row in directories if sandbox.child_count[row]])
-        begin = self.directories.place
+        # Where the header of each run is, which follows from what is before it.
+        begin = self.directories.place - f.RUN_ENTRY.size * end - at[end]
+        places = [begin + f.RUN.size * run + f.RUN_ENTRY.size * row + at[row] for run, row in enumerate(runs)]
         done = 0
         while done < len(runs) - 1:
             more = max(bisect_right(runs, runs[done] + _CHUNK) - 1, done + 1)
             self._list(runs[done : more + 1])
             done = more
-
-        def place(run: int) -> int:
-            """Where a run's header is, which follows from what is before it."""
-            return begin + f.RUN.size * run + f.RUN_ENTRY.size * (runs[run] - end) + at[runs[run]] - at[end]
-
         inodes = []
         run = 0
         for row, parent in zip(directories, parents, strict=True):
-            children = sandbox.children(row)
-            if children:
-                past = bisect_left(runs, children.stop, run)
-                inodes.append(self._directory(row, parent, [(place(k), runs[k]) for k in range(run, past)], place(past)))
-                run = past
-            else:
-                inodes.append(self._directory(row, parent, [], 0))
-        places = accumulate(map(len, inodes), initial=self.inodes.place)
-        for row, here in zip(directories, places, strict=False):
-            self._block[row], self._offset[row] = here >> SHIFT, here & MASK
+            first = sandbox.first_child[row]
+            children = sandbox.child_count[row]
+            past = bisect_left(runs, first + children, run) if children else run
+            inodes.append(self._directory(row, parent, self._rows.kind.count(_DIRECTORY, first, first + children), runs, places, run, past))
+            run = past
+        where = accumulate(map(len, inodes), initial=self.inodes.place)
+        for row, place in zip(directories, where, strict=False):
+            self._block[row], self._offset[row] = place >> SHIFT, place & MASK
         self.inodes.append(b"".join(inodes))
 
     def _runs(self, start: int, end: int, firsts: list[int]) -> array[int]:
@@ -218,42 +209,43 @@ class Tree:
         entries[4::8] = self._rows.kind[start:end]
         entries[6::8] = bytes(sizes).translate(_LESS_ONE)
         parts = [b""] * (3 * (end - start))
+        pack, blocks, block, number = f.RUN.pack, self.inodes.starts, self._block, self._rows.number
         for first, past in pairwise(runs):
-            parts[3 * (first - start)] = f.RUN.pack(past - first - 1, self.inodes.starts[self._block[first]], self._rows.number[first])
+            parts[3 * (first - start)] = pack(past - first - 1, blocks[block[first]], number[first])
         parts[1::3] = [entry for (entry,) in _ENTRY.iter_unpack(entries)]
         parts[2::3] = names
         self.directories.append(b"".join(parts))
 
-    def _directory(self, row: int, parent: int, runs: list[tuple[int, int]], end: int) -> bytes:
+    def _directory(
+        self, row: int, parent: int, subdirectories: int, runs: Sequence[int], places: Sequence[int], run: int, past: int
+    ) -> bytes:
         """Return a directory's inode.
 
         Args:
-            runs: place and first row of each run of its listing.
-            end: place past the listing.
+            parent: its parent's inode number.
+            runs, places: first row and place of each run of the level.
+            run, past: those of its listing, the first one and the one past the last.
         """
-        rows, columns = self._rows, self._columns
-        item = rows.item[row]
-        children = self._sandbox.children(row)
-        begin = runs[0][0] if runs else end
-        size = end - begin + 3  # for . and .., which are not stored
-        links = 2 + rows.kind.count(Kind.DIRECTORY, children.start, children.stop)
-        reference = self.directories.reference(begin) if runs else 0
-        common = (columns.mode[item], columns.uid[item], columns.gid[item], columns.mtime[item], rows.number[row])
-        index = self._index(begin, runs) if runs and runs[-1][0] >> SHIFT != begin >> SHIFT else []
-        xattr = columns.xattr[item]
-        if size <= 0xFFFF and not index and xattr == f.NONE:
-            return f.DIRECTORY.pack(Kind.DIRECTORY, *common, reference >> 16, links, size, reference & 0xFFFF, parent)
-        kind = Kind.DIRECTORY + f.EXTENDED
+        begin = places[run]
+        reference = self.directories.reference(begin) if past > run else 0
+        size = places[past] - begin + 3  # for . and .., which are not stored
+        links = 2 + subdirectories
+        common = self._common(row)
+        xattr = self._columns.xattr[self._rows.item[row]]
+        index = self._index(runs[run:past], places[run:past]) if past - run > 1 and places[past - 1] >> SHIFT != begin >> SHIFT else []
+        if size <= 0xFFFF and xattr == f.NONE and not index:
+            return f.DIRECTORY.pack(_DIRECTORY, *common, reference >> 16, links, size, reference & 0xFFFF, parent)
+        kind = _DIRECTORY + f.EXTENDED
         inode = f.EXTENDED_DIRECTORY.pack(kind, *common, links, size, reference >> 16, parent, len(index), reference & 0xFFFF, xattr)
         return b"".join([inode, *index])
 
-    def _index(self, begin: int, runs: list[tuple[int, int]]) -> list[bytes]:
+    def _index(self, runs: Sequence[int], places: Sequence[int]) -> list[bytes]:
         """Return the index of a listing: the first run that starts in each metadata block but the first."""
         found = []
-        last = begin >> SHIFT
-        for place, row in runs:
+        last = places[0] >> SHIFT
+        for row, place in zip(runs, places, strict=True):
             if place >> SHIFT != last:
                 last = place >> SHIFT
                 name = self._sandbox.name(row)
-                found.append(f.DIRECTORY_INDEX.pack(place - begin, self.directories.starts[last], len(name) - 1) + name)
+                found.append(f.DIRECTORY_INDEX.pack(place - places[0], self.directories.starts[last], len(name) - 1) + name)
         return found[:_MAX_INDEX]
