@@ -15,7 +15,7 @@ from sregistry.errors import ImageError
 from sregistry.index import Index
 from sregistry.sandbox import Sandbox
 from sregistry.squashfs import format as f
-from sregistry.squashfs.writer import plan
+from sregistry.squashfs.writer import arrange
 from tests import engine
 from tests.tarball import Member, device, directory, file, link, symlink
 
@@ -128,7 +128,7 @@ def test_the_structures_lie_as_readers_expect(tmp_path: Path) -> None:
 
 
 def test_layers_of_different_block_sizes_are_refused(tmp_path: Path) -> None:
-    one = engine.folders(tmp_path, [[file(b"a", b"x")]], Compression(block_size=64 << 10))
-    layers = [Index.read(folder / "index") for folder in one]
+    content = [[file(b"a", b"x")]]
+    one, two = (engine.folders(tmp_path, content, Compression(block_size=size))[0] for size in (64 << 10, 128 << 10))
     with pytest.raises(ImageError, match="different codecs or block sizes"):
-        plan(Sandbox(), layers, created=0, compression=Compression())
+        arrange(Sandbox(), [Index.read(folder / "index") for folder in (one, two)])

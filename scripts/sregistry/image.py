@@ -30,8 +30,9 @@ from sregistry.errors import ImageError, from_oserror
 from sregistry.index import Index
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
-from sregistry.squashfs.layout import Stretch
-from sregistry.squashfs.writer import Plan, plan
+from sregistry.squashfs.format import PADDING, SUPERBLOCK
+from sregistry.squashfs.layout import Layout, Stretch
+from sregistry.squashfs.writer import arrange, plan
 from sregistry.store import sync
 from sregistry.tar import Kind
 
@@ -74,25 +75,32 @@ def build(
         return _directory(sandbox, layers, target, architecture)
     with Contents(sandbox.folders, layers) as contents:
         architecture = architecture_of(sandbox, layers, contents) or architecture
-        # The tables are some 0.2 % of an image; the fastest level makes them 2 % larger than the default one.
-        compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size, level="fast")
-        planned = plan(sandbox, layers, created=created, compression=compression)
-        tables = planned.superblock + planned.tables
-        prefix = prefix_of(format, deffile, documents, tables, planned.size, architecture=architecture, created=created)
-        size = len(prefix) + planned.size
-        with published(target, size) as file:
-            with _Follower(file.fileno()) as follower:
-                _write(file, prefix, planned, contents, follower)
-            version = follower.hash.hexdigest()
+        rows, layout = arrange(sandbox, layers)
+        start = len(prefix_of(format, deffile, documents, b"", PADDING, architecture=architecture, created=created))
+        with published(target, start + layout.end) as file, _Follower(file.fileno()) as follower:
+            with _Copier(file.fileno(), start, layout, contents, follower):
+                # The tables are some 0.2 % of an image; the fastest level makes them 2 % larger than the default one.
+                compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size, level="fast")
+                planned = plan(sandbox, layers, rows, layout, created=created, compression=compression)
+                tables = planned.superblock + planned.tables
+                prefix = prefix_of(format, deffile, documents, tables, planned.size, architecture=architecture, created=created)
+                file.write(prefix + planned.superblock)
+                file.flush()
+                follower.start()
+            file.seek(start + layout.end)
+            file.write(planned.tables)
+            file.flush()
+            follower.reached(start + planned.size)
+            os.fsync(file.fileno())  # while the follower still hashes
     return {
         "path": str(target),
         "format": format,
-        "size": size,
-        "version": version,
+        "size": start + planned.size,
+        "version": follower.hash.hexdigest(),
         "architecture": architecture,
         "inodes": planned.inodes,
         "dropped_xattrs": [os.fsdecode(name) for name in planned.dropped],
-        "dead": {"size": planned.dead.size, "stored": planned.dead.stored},
+        "dead": {"size": layout.dead.size, "stored": layout.dead.stored},
     }
 
 
@@ -117,28 +125,32 @@ class _Follower:
     def __init__(self, handle: int) -> None:
         self.hash = hashlib.sha256()
         self._handle = handle
-        self._marks: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._marks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> _Follower:
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._marks.put(-1)
-        self._thread.join()
+        self._marks.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
         if self._error and error is None:
             raise self._error
 
+    def start(self) -> None:
+        """Begin to hash, at the front, which must be written."""
+        self._thread.start()
+
     def reached(self, end: int) -> None:
-        """Say that all bytes before *end* are written."""
+        """Say that all bytes before *end* are written, or will be when it starts."""
         self._marks.put(end)
 
     def _run(self) -> None:
         at = 0
         try:
-            while (end := self._marks.get()) >= 0:
+            while (end := self._marks.get()) is not None:
                 while at < end:
                     data = os.pread(self._handle, min(1 << 20, end - at), at)
                     self.hash.update(data)
@@ -147,18 +159,39 @@ class _Follower:
             self._error = error
 
 
-def _write(file: BufferedRandom, prefix: bytes, planned: Plan, contents: Contents, follower: _Follower) -> None:
-    file.write(prefix + planned.superblock)
-    file.flush()
-    at = len(prefix) + len(planned.superblock)
-    for stretch in planned.stretches:
-        for done in copy(contents.handle(stretch.layer), file.fileno(), stretch, at):
-            follower.reached(done)
-        at += stretch.size
-    file.seek(at)
-    file.write(planned.tables)
-    file.flush()
-    follower.reached(at + len(planned.tables))
+class _Copier:
+    """Copies the layers' data to its place in the file, in a thread, while the tables are made.
+
+    Leaving the context waits for the end, or for a stop if it is left by an error.
+    """
+
+    def __init__(self, target: int, start: int, layout: Layout, contents: Contents, follower: _Follower) -> None:
+        self._target, self._at = target, start + SUPERBLOCK.size
+        self._layout, self._contents, self._follower = layout, contents, follower
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopped = error is not None
+        self._thread.join()
+        if self._error and error is None:
+            raise self._error
+
+    def _run(self) -> None:
+        at = self._at
+        try:
+            for stretch in self._layout.stretches:
+                for done in copy(self._contents.handle(stretch.layer), self._target, stretch, at):
+                    self._follower.reached(done)
+                    if self._stopped:
+                        return
+                at += stretch.size
+        except BaseException as error:  # noqa: BLE001 - raised where the context is left
+            self._error = error
 
 
 def copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:

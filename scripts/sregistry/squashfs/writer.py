@@ -1,8 +1,8 @@
 """Builds the tables of a squashfs image over data that already exists.
 
-`plan` decides everything before a byte is written: which stretches of each layer's data are alive,
-where they go (`layout`), and all tables: inodes and directories (`tree`), fragments, ids, extended
-attributes (`attributes`). Writing the image is then only copying.
+`arrange` decides which stretches of each layer's data are alive and where they go (`layout`): they can
+be copied from then on. `plan` makes all tables: inodes and directories (`tree`), fragments, ids,
+extended attributes (`attributes`).
 """
 
 from __future__ import annotations
@@ -17,45 +17,54 @@ from sregistry.sandbox import Sandbox
 from sregistry.squashfs import format as f
 from sregistry.squashfs.attributes import Attributes
 from sregistry.squashfs.columns import Columns, Rows, seconds
-from sregistry.squashfs.layout import Dead, Layout, Stretch
+from sregistry.squashfs.layout import Layout
 from sregistry.squashfs.stream import Stream
 from sregistry.squashfs.tree import Tree
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A whole image: superblock, then the stretches in order, then tables (padding included).
+    """A whole image: superblock, then the layout's stretches in order, then tables (padding included).
 
     `size` is the sum, a multiple of 4096 bytes. `dropped` are the names of attributes that squashfs
-    can't hold, `dead` is what is copied although nothing refers to it.
+    can't hold.
     """
 
     superblock: bytes
-    stretches: tuple[Stretch, ...]
     tables: bytes
     size: int
     inodes: int
     dropped: tuple[bytes, ...]
-    dead: Dead
 
 
-def plan(sandbox: Sandbox, layers: Sequence[Index], *, created: int, compression: Compression) -> Plan:
-    """Plan the image of a sandbox.
+def arrange(sandbox: Sandbox, layers: Sequence[Index]) -> tuple[Rows, Layout]:
+    """Tell what the sandbox's rows are, and where the layers' data goes: between superblock and tables.
 
     Args:
         sandbox: the merged root file system.
         layers: its layers' indexes, of one codec and block size.
+
+    Raises:
+        ImageError: the layers don't go together.
+    """
+    if len({(index.codec, index.block_size) for index in layers}) > 1:
+        raise ImageError("layers of different codecs or block sizes can't be composed", hint="explode them alike")
+    rows = Rows(sandbox, layers)
+    return rows, Layout(layers, rows.live, f.SUPERBLOCK.size)
+
+
+def plan(sandbox: Sandbox, layers: Sequence[Index], rows: Rows, layout: Layout, *, created: int, compression: Compression) -> Plan:
+    """Plan the image of a sandbox.
+
+    Args:
+        sandbox, layers: see `arrange`.
+        rows, layout: what it returned.
         created: seconds since 1970: the file system's time and that of directories no layer describes.
         compression: codec and block size of the layers; with its level the tables are compressed.
 
     Raises:
         ImageError: something that squashfs can't hold; the message shows the name.
     """
-    for index in layers:
-        if (index.codec, index.block_size) != (compression.codec, compression.block_size):
-            raise ImageError("layers of different codecs or block sizes can't be composed", hint="explode them alike")
-    rows = Rows(sandbox, layers)
-    layout = Layout(layers, rows.live, f.SUPERBLOCK.size)
     attributes = Attributes()
     columns = Columns(layers, rows, layout, attributes, created)
     tree = Tree(sandbox, layers, rows, columns, layout, compression)
@@ -99,12 +108,10 @@ def plan(sandbox: Sandbox, layers: Sequence[Index], *, created: int, compression
     )
     return Plan(
         superblock=f.SUPERBLOCK.pack(*superblock),
-        stretches=tuple(layout.stretches),
         tables=b"".join(parts),
         size=end + len(parts[-1]),
         inodes=rows.inodes,
         dropped=tuple(sorted(attributes.dropped)),
-        dead=layout.dead,
     )
 
 
