@@ -1,4 +1,5 @@
-"""A Compression is a pure function of a block: threads, order, process and what memory held before never show."""
+"""A Compression is a pure function of a block, but for the one that says it is not: threads, order, process and what
+memory held before never show."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sregistry.compression import LEVELS, Codec, Compression, decoder
+from sregistry.compression import LEVELS, PURE, Codec, Compression, decoder
 from tests.conftest import REPOSITORY
 
 #: What a process is started with so that its fresh memory holds something else (mallopt(3), M_PERTURB).
 MEMORY = {"untouched": {}, "0x5a": {"MALLOC_PERTURB_": "165"}, "0xfe": {"MALLOC_PERTURB_": "1"}}
 COMPRESSIONS = [Compression(codec=codec, level=level) for codec in Codec for level in LEVELS]
+PURES = [compression for compression in COMPRESSIONS if (compression.codec, compression.level) in PURE]
 
 
 def _blocks() -> list[bytes]:
@@ -44,7 +46,7 @@ def digests(seed: int) -> dict[str, str]:
     order = list(range(len(BLOCKS)))
     random.Random(seed).shuffle(order)
     found = {}
-    for compression in COMPRESSIONS:
+    for compression in PURES:
         encode = compression.encoder()
         packed = {i: encode(BLOCKS[i]) for i in order}
         found[compression.variant] = digest([packed[i] for i in range(len(BLOCKS))])
@@ -56,7 +58,7 @@ def first() -> dict[str, str]:
     return digests(0)
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS, ids=lambda compression: compression.variant)
+@pytest.mark.parametrize("compression", PURES, ids=lambda compression: compression.variant)
 def test_threads_and_orders_do_not_show(first: dict[str, str], compression: Compression) -> None:
     encode = compression.encoder()
     for threads, seed in [(1, 1), (4, 2), (4, 3)]:
@@ -81,8 +83,10 @@ def test_what_holds_a_block_does_not_show_and_every_block_comes_back(compression
     encode, decode = compression.encoder(), decoder(compression.codec)
     for block in BLOCKS[:40]:
         packed = encode(block)
-        assert encode(memoryview(bytearray(b"before" + block))[6:]) == encode(bytearray(block)) == packed
-        assert decode(packed, len(block)) == block
+        others = [encode(memoryview(bytearray(b"before" + block))[6:]), encode(bytearray(block))]
+        if compression in PURES:
+            assert others == [packed, packed]
+        assert [decode(data, len(block)) for data in (packed, *others)] == [block] * 3
 
 
 def test_levels_are_in_order_of_size() -> None:

@@ -12,7 +12,7 @@ import pytest
 from sregistry import receipt
 from sregistry.errors import StoreError
 
-VARIANT = "gzip-default-131072-1"
+VARIANT = "gzip-default-131072-2"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 

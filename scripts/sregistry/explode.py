@@ -6,9 +6,10 @@ blob ─▶ inflate ─▶ hash (diff_id) ─▶ tar entries ─▶ blocks ─�
 ```
 
 Nothing is written to a file system but the two files: a path in a tar stream is only bytes here.
-The result is a pure function of the stream and the Compression: blocks and fragments are cut and
-placed in tar order, whatever the number of threads. Files of equal content are stored once; a block
-of zeros is a hole; the tails of all files, and files smaller than a block, share fragment blocks.
+The result is a pure function of the stream and the Compression (if that is pure itself, see
+compression.PURE): blocks and fragments are cut and placed in tar order, whatever the number of
+threads. Files of equal content are stored once; a block of zeros is a hole; the tails of all files,
+and files smaller than a block, share fragment blocks.
 """
 
 from __future__ import annotations
