@@ -2,7 +2,7 @@
 
 ```
 blob ─▶ inflate ─▶ hash (diff_id) ─▶ tar entries ─▶ blocks ─▶ compression pool ─▶ ordered writer ─▶ data
-        └──────── one thread ──────┘               tails ─▶ fragment blocks ┘                      index
+        a thread   a thread          the job's own  tails ─▶ fragment blocks ┘    the job's own     index
 ```
 
 Nothing is written to a file system but the two files: a path in a tar stream is only bytes here.
@@ -111,7 +111,8 @@ def _explode(store: Store, file: IO[bytes], name: str, diff_id: Digest, compress
         submit: Submit = pool.submit if threads > 1 else _at_once
         with (folder / "data").open("w+b", buffering=1 << 20) as data:
             writer = Writer(data, compression, submit, depth=2 * threads + 4 if threads > 1 else 0)
-            with Ahead(_hashed(inflate(file, name), hasher.update), depth=4 if threads > 1 else 0) as pieces:
+            ahead = 4 if threads > 1 else 0
+            with Ahead(inflate(file, name), ahead) as inflated, Ahead(_hashed(inflated, hasher.update), ahead) as pieces:
                 reader = TarReader(pieces, name)
                 for entry in reader:
                     check(entry, name)
