@@ -10,16 +10,18 @@ import tarfile
 import zipfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import images, measure, packages, peers, report
+from benchmarks import images, measure, packages, peers, report, scale
 from benchmarks.images import RECIPES, Recipe
 from benchmarks.measure import Cost
 from benchmarks.packages import SITE, BenchmarkError, Member
 from benchmarks.report import Content, Results, Run
+from benchmarks.scale import Scaled
 
 # -- recipes
 
@@ -152,6 +154,27 @@ def test_measure_tells_why_a_run_failed(tmp_path: Path) -> None:
         measure.run(["bash", "-c", "echo it broke; exit 3"], environ=os.environ, cwd=tmp_path, log=tmp_path / "log")
 
 
+# -- scale
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_cases_grow_tenfold(quick: bool) -> None:
+    entries = [case.entries for case in scale.cases(quick=quick) if case.layers == 1 and case.entries]
+    assert [b // a for a, b in pairwise(entries)] == [10] * (len(entries) - 1) and max(entries) == (100_000 if quick else 1_000_000)
+
+
+def test_streams_of_any_size_are_tars() -> None:
+    for case in (scale.Case(name="mixed", layers=2, entries=2500), scale.Case(name="single", size=3_000_001)):
+        for layer in range(case.layers):
+            data = b"".join(case.tar(layer))
+            assert data == b"".join(case.tar(layer))
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                found = tar.getmembers()
+            assert len(found) == (case.entries or 1) and sum(item.size for item in found) < len(data)
+            kinds = {item.type for item in found}
+            assert kinds == ({tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE} if case.entries else {tarfile.REGTYPE})
+
+
 # -- the peers
 
 
@@ -222,6 +245,13 @@ def test_report_names_what_is_left_out_and_leaves_out_what_was_not_run() -> None
     assert "Batch" not in text
     assert "| `benchmark/small:1` | 5 | 272 | 89 | 14,839 |" in text
     assert rows(text, "Levels") == ["| sregistry fast | 0.5 / 0.5 | 500 | 1.0 | 100 | 0.400 |"]
+
+
+def test_report_of_scale_has_what_an_entry_costs() -> None:
+    scaled = [Scaled(case="10,000 entries", stage="image", entries=10_000, cpu=0.5, memory=30 * MEGA)]
+    text = report.markdown(Results(command="scripts/benchmark --only scale", machine="2 cores", scale=scaled))
+    assert rows(text, "Scale") == ["| 10,000 entries | image | 10,000 | 0.50 | 50.0 | 30 | 3,000 |"]
+    assert "Apptainer" not in text
 
 
 def test_results_are_plain_data() -> None:

@@ -7,6 +7,7 @@ registry   docker-registry on 127.0.0.1, and the upload
 peers      what each peer runs for each kind of work
 measure    one run: wall, CPU, memory, disk
 levels     one layer at each level, ours beside squashfs-tools
+scale      our stages on up to a million entries, 300 layers, a file of 6 GB
 report     the runs as Markdown
 ```
 

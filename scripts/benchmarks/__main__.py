@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import images, levels, measure, registry, report
+from benchmarks import images, levels, measure, registry, report, scale
 from benchmarks.packages import BenchmarkError
 from benchmarks.peers import PEERS, WORKS, Peer
 from benchmarks.report import Content, Results, Run
@@ -23,6 +23,9 @@ from benchmarks.report import Content, Results, Run
 #: What is needed of another work's state, in the order of a session.
 _AFTER_COLD = ("next", "again")
 _LEVELS = "levels"
+_ALL = [*WORKS, _LEVELS]
+#: Measured only when it is asked for: it says nothing about peers.
+_SCALE = "scale"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small images: a few minutes in all")
     parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="how often each is run, in turn (3)")
-    parser.add_argument("--only", type=_words(*WORKS, _LEVELS), metavar="WORK,…", help=f"of {', '.join([*WORKS, _LEVELS])}")
+    parser.add_argument(
+        "--only", type=_words(*WORKS, _LEVELS, _SCALE), metavar="WORK,…", help=f"of {', '.join([*WORKS, _LEVELS])}; or {_SCALE}"
+    )
     parser.add_argument(
         "--peers", type=_words(*(peer.name for peer in PEERS)), metavar="PEER,…", help=f"of {', '.join(p.name for p in PEERS)}"
     )
@@ -83,7 +88,11 @@ def _say(line: str) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     cache = Path(os.environ.get("SREGISTRY_BENCHMARK_CACHE") or "~/.cache/sregistry-benchmark").expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    works = options.only or [*WORKS, _LEVELS]
+    works = options.only or _ALL
+    scaled = _scale(cache, options) if _SCALE in works else []
+    if works == [_SCALE]:
+        _write(Results(command=_command(), machine=_machine(), scale=scaled), options.keep or cache / "results", _SCALE)
+        return
     wanted = [peer for peer in PEERS if options.peers is None or peer.name in options.peers]
     missing = {peer.title: lacks for peer in wanted if (lacks := peer.lacks())}
     there = [peer for peer in wanted if peer.title not in missing]
@@ -111,7 +120,7 @@ def _benchmark(options: argparse.Namespace) -> None:
                 weighed += _levels(made, space / f"{number}-{_LEVELS}", logs, number, options)
     sample = made.layers[suite.sample]
     results = Results(
-        command=shlex.join(["scripts/benchmark", *sys.argv[1:]]),
+        command=_command(),
         machine=_machine(),
         images=[_content(made, image) for image in suite.images],
         peers={peer.name: peer.title for peer in there},
@@ -119,6 +128,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         runs=runs,
         sample=Content(image=sample.name, layers=1, tar=sample.tar, size=sample.size, entries=sample.entries),
         levels=weighed,
+        scale=scaled,
     )
     _write(results, options.keep or cache / "results", "quick" if options.quick else "large")
 
@@ -166,6 +176,22 @@ def _levels(made: images.Made, folder: Path, logs: Path, number: int, options: a
         _say(f"round {number}: {level.title}: {cost.wall:.1f} s")
         yield Run(work=_LEVELS, peer=level.title, round=number, cost=cost, size=levels.weigh(level.made))
     _clean(folder, options)
+
+
+def _scale(cache: Path, options: argparse.Namespace) -> list[scale.Scaled]:
+    found = []
+    place = options.keep or cache
+    place.mkdir(parents=True, exist_ok=True)
+    for case in scale.cases(quick=options.quick):
+        with tempfile.TemporaryDirectory(prefix="run-", dir=place, ignore_cleanup_errors=True) as folder:
+            for scaled in scale.measure(case, Path(folder)):
+                _say(f"{case.name}: {scaled.stage}: {scaled.cpu:.1f} s of CPU, {scaled.memory / 1e6:.0f} MB")
+                found.append(scaled)
+    return found
+
+
+def _command() -> str:
+    return shlex.join(["scripts/benchmark", *sys.argv[1:]])
 
 
 def _empty(folder: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from benchmarks.measure import Cost
 from benchmarks.peers import REFERENCE, WORKS
+from benchmarks.scale import Scaled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,27 +46,26 @@ class Results:
         runs: works of the peers.
         sample: the layer of `levels`.
         levels: runs on that layer; `peer` is the level's title.
+        scale: our stages on images of any number of entries.
     """
 
     command: str
     machine: str
-    images: Sequence[Content]
-    peers: Mapping[str, str]
-    missing: Mapping[str, str]
-    runs: Sequence[Run]
-    sample: Content | None
-    levels: Sequence[Run]
+    images: Sequence[Content] = ()
+    peers: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
+    sample: Content | None = None
+    levels: Sequence[Run] = ()
+    scale: Sequence[Scaled] = ()
 
 
 def markdown(results: Results) -> str:
     """Return the tables."""
-    rounds = max((run.round for run in [*results.runs, *results.levels]), default=0)
+    rounds = max((run.round for run in [*results.runs, *results.levels]), default=1)
     parts = [
         f"`{results.command}` · {results.machine} · {rounds} {'round' if rounds == 1 else 'rounds, interleaved'}\n",
-        _table(
-            ["image", "layers", "tar MB", "compressed MB", "entries"],
-            [[f"`{c.image}`", str(c.layers), _mega(c.tar), _mega(c.size), f"{c.entries:,}"] for c in results.images],
-        ),
+        *([_images(results.images)] if results.images else []),
         *(f"Left out: {name}; the machine lacks {what}.\n" for name, what in results.missing.items()),
     ]
     for work, title in WORKS.items():
@@ -74,7 +74,10 @@ def markdown(results: Results) -> str:
             parts += [f"### {title}\n", _table(_HEAD, rows)]
     if results.levels and results.sample:
         parts += [f"### Levels, on one layer of {_mega(results.sample.tar)} MB ({results.sample.entries:,} entries)\n", _levels(results)]
-    parts.append(_LEGEND)
+    if results.runs or results.levels:
+        parts.append(_LEGEND)
+    if results.scale:
+        parts += ["### Scale\n", _scale(results.scale), _SCALE_LEGEND]
     return "\n".join(parts)
 
 
@@ -87,6 +90,30 @@ Medians, unless said otherwise. Memory: of the process tree (largest sum of PSS,
 Disk: largest growth of the file system while it ran, and how much of that was gone at the end. \
 The last three columns compare with Apptainer's `pull` as it is.
 """
+
+
+_SCALE_LEGEND = """\
+Each stage in a process of its own, with one thread. Entries: of the tars; of the image's tree in its last stage. \
+Memory: the largest resident set.
+"""
+
+
+def _images(contents: Sequence[Content]) -> str:
+    return _table(
+        ["image", "layers", "tar MB", "compressed MB", "entries"],
+        [[f"`{c.image}`", str(c.layers), _mega(c.tar), _mega(c.size), f"{c.entries:,}"] for c in contents],
+    )
+
+
+def _scale(found: Sequence[Scaled]) -> str:
+    rows = [
+        [
+            *(s.case, s.stage, f"{s.entries:,}", f"{s.cpu:.2f}", f"{s.cpu / s.entries * 1e6:,.1f}"),
+            *(_mega(s.memory), f"{s.memory / s.entries:,.0f}"),
+        ]
+        for s in found
+    ]
+    return _table(["case", "stage", "entries", "CPU s", "µs an entry", "memory MB", "bytes an entry"], rows)
 
 
 def _rows(results: Results, work: str) -> list[list[str]]:
