@@ -75,6 +75,16 @@ def test_dead_data_is_not_copied(tmp_path: Path) -> None:
     assert (tmp_path / "out/alive").read_bytes() == big and (tmp_path / "out/dead").read_bytes() == b"short"
 
 
+def test_dead_tails_beside_live_ones_are_counted(tmp_path: Path) -> None:
+    lower = [file(b"alive", b"a" * 1000), file(b"gone", b"g" * 300), file(b"twin", b"t" * 50), file(b"other", b"t" * 50)]
+    dead = engine.build(tmp_path, tmp_path / "i", [lower, [file(b".wh.gone"), file(b".wh.twin")]])["dead"]
+    assert dead["size"] == 300 and 0 < dead["stored"] < 300, "what equals a live tail is not dead"
+    dead = engine.build(tmp_path, tmp_path / "i", [lower, [file(b".wh." + name) for name in (b"alive", b"gone", b"twin", b"other")]])[
+        "dead"
+    ]
+    assert dead == {"size": 0, "stored": 0}, "a block without live tails is not copied"
+
+
 def test_numbers_at_their_limits(tmp_path: Path) -> None:
     members = [
         file(b"owner", uid=0xFFFFFFFE, gid=65_536, mode=0o7777),
