@@ -97,6 +97,11 @@ def test_merging(tmp_path: Path, case: str) -> None:
     assert found == {b"": (-1, -1), **tree}
 
 
+def test_whiteouts_in_a_tree_deeper_than_python_recurses(tmp_path: Path) -> None:
+    found = engine.paths(engine.merged(tmp_path, [[F(b"d/" * 1800 + b"old")], [F(b"d/" * 1800 + b"new"), O(b"d")]]))
+    assert len(found) == 1802 and found[b"d/" * 1800 + b"new"] == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("layer", "words"),
     [

@@ -220,18 +220,20 @@ class Merger:
 
     def _hide(self, directory: Directory | None, name: bytes) -> None:
         """Remove what lower layers made; what this layer wrote stays, with the directories above it."""
-        child = directory.children.get(name) if directory else None
-        if directory is None or child is None:
-            return
-        if isinstance(child, Directory):
-            if child.layer == self._layer:
-                for below in list(child.children):
-                    self._hide(child, below)
-                return
-        elif child >> 32 == self._layer or (id(directory), name) in self._linked:
-            return
-        del directory.children[name]
-        self._cache.clear()
+        waiting = [(directory, name)] if directory else []
+        while waiting:
+            above, name = waiting.pop()
+            child = above.children.get(name)
+            if child is None:
+                continue
+            if isinstance(child, Directory):
+                if child.layer == self._layer:
+                    waiting.extend([(child, below) for below in child.children])
+                    continue
+            elif child >> 32 == self._layer or (id(above), name) in self._linked:
+                continue
+            del above.children[name]
+            self._cache.clear()
 
     def _is_symlink(self, source: int) -> bool:
         return self._layers[source >> 32].kind[source & 0xFFFFFFFF] == Kind.SYMLINK
