@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from sregistry.errors import ImageError
+from sregistry.rootfs import MAX_DEPTH
 from tests import engine
 from tests.tarball import Member, device, directory, fifo, file, link, symlink
 
@@ -45,6 +47,17 @@ def test_what_forbids_entry_is_still_filled(tmp_path: Path) -> None:
         assert stat.S_IMODE((target / "d").stat().st_mode) == 0o2755
     finally:
         (target / "shut").chmod(0o700)
+
+
+def test_a_tree_that_is_too_deep_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    def tree(depth: int) -> list[list[Member]]:
+        return [[file(b"d/" * depth + b"f", b"x")]]
+
+    target, _ = build(tmp_path / "most", tree(MAX_DEPTH))
+    assert (target / ("d/" * MAX_DEPTH + "f")).read_bytes() == b"x"
+    with pytest.raises(ImageError, match="directories more than 400 deep"):
+        build(tmp_path / "more", tree(2000))
+    assert list((tmp_path / "more/storage").iterdir()) == []
 
 
 def test_times_links_and_contents(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class Writer:
         self._file_start = 0
         self._file_words: list[int] = []
         self._known_files: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        self._known_tails: dict[bytes, tuple[int, int]] = {}
+        self._known_tails: dict[bytes, int] = {}  # sha256 → fragment and offset as one number: there may be millions
         self._fragment = bytearray()
 
     def file(self, row: int, size: int, blocks: Iterator[Piece]) -> None:
@@ -239,9 +239,9 @@ class Writer:
         if place is None:
             if len(self._fragment) + len(tail) > self._block_size:
                 self._flush_fragment()
-            place = self._known_tails[key] = (len(self.index.fragment_start), len(self._fragment))
+            place = self._known_tails[key] = len(self.index.fragment_start) * self._block_size + len(self._fragment)
             self._fragment += tail
-        self.index.fragment[row], self.index.fragment_offset[row] = place
+        self.index.fragment[row], self.index.fragment_offset[row] = divmod(place, self._block_size)
 
     def _flush_fragment(self) -> None:
         if self._fragment:

@@ -25,6 +25,10 @@ from sregistry.tar import Kind
 _NODE = {Kind.BLOCK_DEVICE: stat.S_IFBLK, Kind.CHARACTER_DEVICE: stat.S_IFCHR}
 
 
+#: Levels of directories: one descriptor is open for each, and a process may have 1,024.
+MAX_DEPTH = 400
+
+
 def open_bits(kind: int) -> int:
     """Return the permission bits that let an owner read an entry, and fill it if it is a directory."""
     return 0o700 if kind == Kind.DIRECTORY else 0o400
@@ -68,6 +72,8 @@ class _Unpacker:
             if len(name) > MAX_NAME:
                 raise ImageError(f"a file name of {len(name)} bytes, over the limit of {MAX_NAME}: {name[:60]!r}…")
             if sandbox.is_directory(row, self._layers):
+                if len(trail) > MAX_DEPTH:
+                    raise ImageError(f"directories more than {MAX_DEPTH} deep, below {name[:60]!r}", hint="use format: sif")
                 os.mkdir(name, 0o700, dir_fd=handle)
                 with _opened(name, handle) as below:
                     self._fill((*trail, row), below)
