@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sregistry.errors import SregistryError, from_oserror
+from sregistry.errors import SregistryError, from_oserror, report
 
 if TYPE_CHECKING:
     from sregistry.catalog import Catalog, Record
@@ -41,20 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except SregistryError as error:
-        return _report(error)
+        return report(error)
     except BrokenPipeError:
         # Who reads has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _report(from_oserror(error, SregistryError, options.command))
+        return report(from_oserror(error, SregistryError, options.command))
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
-
-
-def _report(error: SregistryError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def _images(options: argparse.Namespace) -> None:

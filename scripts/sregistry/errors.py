@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 
 class SregistryError(Exception):
@@ -112,3 +113,9 @@ def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> Sregi
         return kind(f"{what.rstrip(':')}: {reason}", hint=_HINTS.get(error.errno or 0))
     where = f" {os.fsdecode(error.filename)}"
     return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))
+
+
+def report(error: SregistryError) -> int:
+    """Print the error as one line on stderr and return its exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror
+from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror, report
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
@@ -33,17 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except SregistryError as error:
-        return _report(error)
+        return report(error)
     except OSError as error:
-        return _report(from_oserror(error, StoreError, options.stage))
+        return report(from_oserror(error, StoreError, options.stage))
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
-
-
-def _report(error: SregistryError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def _manifest(options: argparse.Namespace) -> None:
