@@ -142,6 +142,26 @@ def test_what_a_program_started_ends_with_it(install: Callable[[str, str], Path]
     assert _gone(int((tmp_path / "child").read_text()))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_cancelled_while_its_program_starts_ends_it(
+    install: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    class Late(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            (tmp_path / "child").write_text(str(self.pid))
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Late)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+            program.run([install("tool", "exec sleep 1000")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert _gone(int((tmp_path / "child").read_text()))
+
+
 def _gone(process: int) -> bool:
     """Wait for a process to end; a zombie that nobody waits for has ended."""
     for _ in range(200):

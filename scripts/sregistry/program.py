@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sregistry.errors import ImageError
@@ -82,29 +83,27 @@ def run(
     Raises:
         ImageError: it can't be started, or it failed; the message has its last words.
     """
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, contextlib.ExitStack() as running:
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                cwd=folder,
-                env={**_environment(), **(environment or {})},
-                start_new_session=True,
-            )
+            with _held_back():
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    cwd=folder,
+                    env={**_environment(), **(environment or {})},
+                    start_new_session=True,
+                )
+                running.callback(_end, process)
         except OSError as error:
             raise _unstarted(command, error) from error
-        try:
-            if feed and process.stdin:
-                # A program that gave up says itself why.
-                with contextlib.suppress(BrokenPipeError), process.stdin:
-                    feed(process.stdin.write)
-            code = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        if feed and process.stdin:
+            # A program that gave up says itself why.
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                feed(process.stdin.write)
+        code = process.wait()
+        running.pop_all()
         errors.seek(0)
         text = errors.read().decode(errors="backslashreplace").strip()
     if code:
@@ -112,6 +111,30 @@ def run(
         how = f"was ended by signal {-code}" if code < 0 else f"failed ({code})"
         raise ImageError(f"{name} {how}: {_last_words(text)}", hint="builder: native needs no other program")
     return text.splitlines()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Let what cancels the job arrive at the end of the block: a program that has started and isn't noted yet would go on."""
+    came: list[int] = []
+    # Only the main thread gets signals and may say what they do. What is ignored stays so, in the program as well.
+    main = threading.current_thread() is threading.main_thread()
+    acts = {number: act for number in (signal.SIGINT, signal.SIGTERM) if main and callable(act := signal.getsignal(number))}
+    try:
+        for number in acts:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, act in acts.items():
+            signal.signal(number, act)
+    for late in came:
+        signal.raise_signal(late)
 
 
 def _last_words(text: str) -> str:
