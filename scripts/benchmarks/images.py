@@ -97,7 +97,7 @@ RECIPES: dict[str, Recipe] = {
     "sources": Recipe(debs=("libboost1.74-dev", "rust-src")),
     "science": Recipe(wheels=("numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1", "matplotlib==3.11.2", "setuptools==84.2.1")),
     # What PyPI itself has under this version is built for CUDA and larger than the one of a CPU index.
-    "torch": Recipe(wheels=("torch==2.13.0", "torchvision==0.29.2", "networkx==3.6.1", "sympy==1.14.0")),
+    "torch": Recipe(wheels=("torch==2.13.0", "torchvision==0.29.1", "networkx==3.6.1", "sympy==1.14.0")),
     "triton": Recipe(wheels=("triton==3.9.0",)),
     "data": Recipe(wheels=("pyarrow==26.0.1", "opencv-python-headless==5.0.0.93", "scikit-learn==1.9.1")),
     "boosting": Recipe(wheels=("xgboost==3.2.0",)),
