@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sregistry.registry import Patience, RegistryClient
 from sregistry.settings import RegistrySettings
@@ -125,6 +126,28 @@ class Scripted:
     def _hang_up(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.connection.shutdown(socket.SHUT_WR)
+
+
+class _Request(Protocol):
+    """What asks: this server's, or http.server's own."""
+
+    @property
+    def headers(self) -> Message: ...
+
+
+def ranged(data: bytes) -> Callable[[_Request], Reply]:
+    """Answer with *data*, or the part of it that is asked for (RFC 9110, 14.2)."""
+
+    def reply(asked: _Request) -> Reply:
+        found = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", asked.headers["Range"] or "")
+        if found is None:
+            return Reply(200, data)
+        start, end = int(found[1]), min(int(found[2]) + 1 if found[2] else len(data), len(data))
+        if start >= end:
+            return Reply(416, b"", [("Content-Range", f"bytes */{len(data)}")])
+        return Reply(206, data[start:end], [("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")])
+
+    return reply
 
 
 def settings(host: str, *, token: str | None = None, client: str = "nvidia", https: bool = False) -> RegistrySettings:

@@ -121,7 +121,7 @@ def test_every_builder_writes_images(builder: str, form: str) -> None:
     ],
 )
 def test_zstd_says_which_runtimes_it_excludes(config: dict[str, Any], warned: bool) -> None:
-    lines = warnings(*made(config))
+    lines = warnings(*made(config), {})
     assert len(lines) == warned
     for line in lines:
         assert line.startswith("compression.codec: zstd: ") and "Apptainer before 1.4" in line and "\n" not in line

@@ -93,7 +93,7 @@ def test_a_transfer_that_always_breaks_is_given_up(server: Scripted, store: Stor
     with pytest.raises(TransferError, match=rf"{server.host}/demo/tiny: gave up after 3 tries: .*after 100 bytes; try again later"):
         get(server, store)
     assert len(server.asked) == HASTY.retries + 1
-    assert blobs(store) == []
+    assert blobs(store) == [f"sha256-{DIGEST.hex}.partial"]  # for the next run
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_size_that_the_manifest_gets_wrong(server: Scripted, store: Store) -> 
         get(server, store, layer(size=7))
     with pytest.raises(TransferError, match="gave up"):
         get(server, store, layer(size=len(DATA) + 1))
-    assert blobs(store) == []
+    assert not store.has(DIGEST)
 
 
 def test_a_missing_and_a_refused_layer(server: Scripted, store: Store) -> None:

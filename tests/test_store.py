@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sregistry.errors import DigestMismatch, StoreError
+from sregistry.errors import DigestMismatch, StoreError, TransferError
 from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.store import Store, write_atomic
 
@@ -70,11 +70,77 @@ def test_other_bytes_leave_nothing(store: Store, sent: bytes, size: int | None, 
     assert files(store) == []
 
 
-def test_an_error_of_the_source_passes_and_leaves_nothing(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, 5) as sink:
+def test_an_error_of_the_source_passes_and_what_came_is_kept_for_the_next(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, len(DATA)) as sink:
         sink.write(DATA[:2])
         raise ZeroDivisionError
-    assert files(store) == []
+    assert files(store) == [f"ingest/sha256-{DIGEST.hex}.partial"]
+    assert not store.has(DIGEST)
+    with store.ingest(DIGEST, len(DATA)) as sink:
+        assert sink.position == 2
+        sink.write(DATA[2:])
+    assert files(store) == [f"blobs/sha256/{DIGEST.hex}"]
+    assert store.read(DIGEST) == DATA
+
+
+def test_a_damaged_rest_is_noticed_and_begun_anew(store: Store) -> None:
+    partial = store.root / "ingest" / f"sha256-{DIGEST.hex}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"S")
+    with store.ingest(DIGEST, len(DATA)) as sink:
+        sink.write(DATA[1:])
+        with pytest.raises(TransferError, match="an earlier run left of it was damaged"):
+            sink.finish()
+        assert sink.position == 0
+        sink.write(DATA)
+    assert store.read(DIGEST) == DATA
+
+
+def test_a_rest_that_is_too_long_counts_for_nothing(store: Store) -> None:
+    partial = store.root / "ingest" / f"sha256-{DIGEST.hex}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(DATA + b"more")
+    with store.ingest(DIGEST, len(DATA)) as sink:
+        assert sink.position == 0
+        sink.write(DATA)
+    assert store.read(DIGEST) == DATA
+
+
+def test_who_was_taken_for_dead_publishes_nothing_that_another_has_begun(store: Store) -> None:
+    with store.ingest(DIGEST, len(DATA)) as late:
+        late.write(DATA)
+        with store.ingest(DIGEST, len(DATA)) as other:
+            other.restart()
+            other.write(DATA[:4])
+            with pytest.raises(StoreError, match="another process has taken over"):
+                late.finish()
+            assert not store.has(DIGEST)
+            other.write(DATA[4:])
+    assert store.read(DIGEST) == DATA
+
+
+def test_a_lock_that_is_held_is_not_waited_for_if_so_asked(store: Store) -> None:
+    with store.lock("one") as held, store.lock("one", wait=False) as other:
+        assert (held, other) == (True, False)
+    with store.lock("one", wait=False) as held:
+        assert held
+    assert not list((store.root / "locks").iterdir())
+
+
+def test_the_lock_of_a_process_that_died_is_taken_at_once(store: Store) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from sregistry.store import Store
+with Store(Path(sys.argv[1])).lock("one"):
+    print("held", flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    job = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=False)
+    assert (job.returncode, job.stdout) == (-9, "held\n")
+    assert [path.name for path in (store.root / "locks").iterdir()] == ["one"]
+    with store.lock("one", wait=True) as held:
+        assert held
 
 
 def test_a_damaged_blob_is_noticed(store: Store) -> None:

@@ -7,6 +7,7 @@ SregistryError            exit 1; `message` says what and where, `hint` what to 
 │   └── InvalidReference  a text that names no image
 ├── RegistryError         the registry refused, is unreachable or broke the protocol
 │   ├── AuthenticationError  401 or 403
+│   ├── UnavailableError     no answer, or one that time may change
 │   └── TransferError        a body broke off; another try may help
 ├── DocumentError         a manifest, index or config that is malformed or no image
 ├── DigestMismatch        bytes that are not what their digest or size says
@@ -62,6 +63,10 @@ class RegistryError(SregistryError):
 
 class AuthenticationError(RegistryError):
     """The registry wants other credentials (401) or denies access (403)."""
+
+
+class UnavailableError(RegistryError):
+    """There was no answer, or one that time may change: trouble of a server, a limit of requests."""
 
 
 class TransferError(RegistryError):

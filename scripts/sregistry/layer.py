@@ -1,8 +1,8 @@
 """The layer stage: one blob from the registry into the store, and a receipt.
 
 ```
-Layer ─▶ in the store? ─ yes ──────────────────────────────────────────▶ receipt
-          └ no ─▶ lock of the digest ─▶ GET ─▶ size, digest ─▶ blob ─▶ receipt
+Layer ─▶ in the store? ─ yes ────────────────────────────────────────────────────▶ receipt
+          └ no ─▶ lock of the digest ─▶ GET, from where the last try ended ─▶ blob ─▶ receipt
 ```
 
 However many processes ask for one digest, one downloads it; the others wait for the lock and find it.
@@ -12,22 +12,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, TextIO
 
-from sregistry.errors import RegistryError, TransferError
+from sregistry.errors import TransferError, UnavailableError
 from sregistry.manifest import Layer
 from sregistry.oci import Descriptor
 from sregistry.reference import Reference
 from sregistry.registry import RegistryClient
 from sregistry.store import Store
+from sregistry.transfer import open_blob
+
+#: After as many bytes a transfer that breaks off has got on, and has all its tries again.
+_PROGRESS = 1 << 20
 
 
-def fetch(client: RegistryClient, reference: Reference, layer: Layer, store: Store, *, log: TextIO | None = None) -> dict[str, Any]:
+def fetch(
+    client: RegistryClient, reference: Reference, layer: Layer, store: Store, *, connections: int = 1, log: TextIO | None = None
+) -> dict[str, Any]:
     """Have a layer's blob in the store.
 
     Args:
         reference: the image that names the layer.
+        connections: at a time, for a large layer.
         log: for a line about what is fetched and one about its size and rate; stderr without it.
 
     Returns:
@@ -41,7 +47,7 @@ def fetch(client: RegistryClient, reference: Reference, layer: Layer, store: Sto
     if not store.has(blob.digest, blob.size):
         with store.lock(f"{blob.digest.algorithm}-{blob.digest.hex}"):
             if not store.has(blob.digest, blob.size):
-                _download(client, reference, blob, store, log or sys.stderr)
+                _download(client, reference, blob, store, connections, log or sys.stderr)
     return {
         "digest": str(blob.digest),
         "size": blob.size,
@@ -51,37 +57,40 @@ def fetch(client: RegistryClient, reference: Reference, layer: Layer, store: Sto
     }
 
 
-def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, log: TextIO) -> None:
-    """Fetch a blob; one that broke off is begun again, as often as the client's patience allows."""
+def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, connections: int, log: TextIO) -> None:
+    """Fetch a blob; one that broke off is gone on with, as often as the client's patience allows without any progress."""
     source = f"{reference.registry}/{reference.repository}"
     print(f"fetching {blob.digest} ({blob.size / 1e6:.1f} MB) of {source}", file=log, flush=True)
     start = time.monotonic()
     tries = client.patience.retries + 1
-    for attempt in range(tries):
-        try:
-            with store.ingest(blob.digest, blob.size) as sink:
-                for chunk in _chunks(client, reference, blob):
-                    sink.write(chunk)
-            break
-        except TransferError as error:
-            if attempt + 1 == tries:
-                hint = "try again later; fewer `connections` may help"
-                raise TransferError(f"{source}: gave up after {tries} tries: {error.message}", hint=hint) from None
-            print(f"again: {error}", file=log, flush=True)
-            client.patience.wait(attempt)
+    attempt = 0
+    with store.ingest(blob.digest, blob.size) as sink:
+        kept = best = sink.position
+        if kept:
+            print(f"going on after {kept / 1e6:.1f} MB that an earlier run left", file=log, flush=True)
+        while True:
+            try:
+                if sink.position < blob.size:
+                    part = open_blob(client, reference, blob, sink.position, connections)
+                    if part.start != sink.position:
+                        sink.restart()
+                    kept = min(kept, sink.position)
+                    for chunk in part.chunks:
+                        sink.write(chunk)
+                sink.finish()
+                break
+            except (TransferError, UnavailableError) as error:
+                if isinstance(error, UnavailableError) and not sink.position:
+                    raise  # it was asked several times, and nothing says that it ever answered
+                if sink.position >= best + _PROGRESS:
+                    attempt = 0
+                best = max(best, sink.position)
+                attempt += 1
+                if attempt == tries:
+                    hint = "try again later: what was received is kept; fewer `connections` may help"
+                    raise TransferError(f"{source}: gave up after {tries} tries: {error.message}", hint=hint) from None
+                print(f"again: {error}", file=log, flush=True)
+                client.patience.wait(attempt - 1)
     seconds = max(time.monotonic() - start, 1e-3)
-    print(f"fetched {blob.digest}: {blob.size / 1e6:.1f} MB in {seconds:.1f} s, {blob.size / 1e6 / seconds:.1f} MB/s", file=log, flush=True)
-
-
-def _chunks(client: RegistryClient, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
-    """Return the blob's bytes: from the registry, else, for a foreign layer, from its own addresses.
-
-    The registry comes first (oci-to-sif.md §13): mirrors often keep foreign layers too, and only they
-    see the user's credentials.
-    """
-    try:
-        return client.get_blob(reference, blob)
-    except RegistryError:
-        if not blob.urls:
-            raise
-        return client.get_foreign(blob)
+    size = blob.size - kept
+    print(f"fetched {blob.digest}: {size / 1e6:.1f} MB in {seconds:.1f} s, {size / 1e6 / seconds:.1f} MB/s", file=log, flush=True)

@@ -3,11 +3,12 @@
 ```
 RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | digest>   bytes, Content-Type
                ├─ get_document ─▶ /v2/<repository>/blobs/<digest>             a small blob, verified
-               └─ get_blob ─────▶ /v2/<repository>/blobs/<digest> ─▶ 307 ─▶ storage   a stream
+               └─ get_blob ─────▶ /v2/<repository>/blobs/<digest> ─▶ 307 ─▶ storage   a stream, or a part of it
 ```
 
-OCI distribution-spec 1.1, "Pull". Retries live here and nowhere else: urllib3 repeats requests that
-got no answer or one of `RETRIED`; bodies that broke off are repeated by who reads them. Redirects are
+OCI distribution-spec 1.1, "Pull"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
+repeats requests that got no answer or one of `RETRIED`; bodies that broke off are repeated, or gone on
+with, by who reads them. Redirects are
 followed here, because the Authorization header must stay with the registry (storage services refuse
 it, and it is none of their business) and because requests would read `~/.netrc` for other hosts.
 """
@@ -17,8 +18,11 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import os
+import random
+import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,8 +39,9 @@ from urllib3.util.retry import Retry
 
 from sregistry import __version__
 from sregistry.auth import Answer, Authenticator
-from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError
+from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
 from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
+from sregistry.pace import Pace, limit_of, reset_of
 from sregistry.reference import Reference
 from sregistry.settings import RegistrySettings
 
@@ -50,6 +55,7 @@ _MAX_REDIRECTS = 10
 _MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
 _UNKNOWN_IMAGE = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"}
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 T = TypeVar("T")
 
@@ -59,7 +65,8 @@ class Patience:
     """How long and how often to try; all times in seconds.
 
     `connect` and `read` bound one connection attempt and one silence, never a whole transfer. The
-    n-th repetition waits `backoff * 2**n`, at most `longest`, which also bounds a Retry-After.
+    n-th repetition waits `backoff * 2**n` or up to a half less, so that clients that were cut off
+    together don't come back together; at most `longest`, which also bounds a Retry-After.
     """
 
     connect: float = 10
@@ -70,17 +77,19 @@ class Patience:
 
     def wait(self, attempt: int) -> None:
         """Sleep after the failed *attempt*, counted from 0."""
-        time.sleep(min(self.longest, self.backoff * 2**attempt))
+        time.sleep(min(self.longest, self.backoff * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 -- no secret
 
 
 class _Retry(Retry):
-    """urllib3's Retry that survives a senseless Retry-After and bounds it by `backoff_max`."""
+    """urllib3's Retry that survives a senseless Retry-After, knows the headers of rate limits, and bounds both by `backoff_max`."""
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         try:
             seconds = super().get_retry_after(response)
         except (InvalidHeader, ValueError, OverflowError):
-            return None
+            seconds = None
+        if seconds is None and response.status == 429:
+            seconds = reset_of(response.headers)
         return None if seconds is None else min(seconds, self.backoff_max)
 
 
@@ -130,18 +139,35 @@ class Document(NamedTuple):
     media_type: str
 
 
+class Part(NamedTuple):
+    """Bytes *start* to *end* of a blob, to be read from `chunks`."""
+
+    start: int
+    end: int
+    chunks: Iterator[bytes]
+
+
 class RegistryClient:
-    """Reads images from registries; a context manager that closes its connections.
+    """Reads images from registries; a context manager that closes its connections. Threads may share it.
 
     Args:
         settings: base host, scheme, API version and credentials of the client.
         session: made by `new_session`, and closed by who made it; without one the client makes its own.
         patience: time-outs, and repetitions of bodies that broke off.
+        pace: keeps the requests to the registry apart.
     """
 
-    def __init__(self, settings: RegistrySettings, session: requests.Session | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        settings: RegistrySettings,
+        session: requests.Session | None = None,
+        patience: Patience | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self.settings = settings
         self.patience = patience or Patience()
+        self._pace = pace
+        self._login = threading.Lock()
         self._own = session is None
         self._session = session or new_session(self.patience)
         self._auth = Authenticator(settings, self._ask_realm)
@@ -202,21 +228,33 @@ class RegistryClient:
         return data
 
     def get_blob(self, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's bytes, exactly `blob.size` of them; the digest is the reader's to check.
+        """Yield a blob's bytes, exactly `blob.size` of them; the digest is the reader's to check. Raises as `get_part`."""
+        return self.get_part(reference, blob).chunks
+
+    def get_part(self, reference: Reference, blob: Descriptor, start: int = 0, end: int | None = None) -> Part:
+        """Ask for a blob from byte *start* on, up to *end* if there is one.
+
+        Returns:
+            What comes: that part, or less at its end, or the whole blob from a server that can't do parts, or that
+            says of this one what can't be.
 
         Raises:
             TransferError: the body ended early; another try may help.
-            DigestMismatch: the body is longer than its descriptor says.
+            DigestMismatch: the body is longer than its descriptor says, or the blob has another size now.
             RegistryError, AuthenticationError: as `get_manifest`.
         """
         url = f"{self._repository_url(reference)}/blobs/{blob.digest}"
-        response = self._get(reference, url, {}, f"{reference.repository}@{blob.digest}")
-        return _exactly(_stream(response, reference.registry), blob, reference.registry)
+        what = f"{reference.repository}@{blob.digest}"
+        if start or end is not None:
+            part = _part(self._get(reference, url, _range(start, end), what, also=(206, 416)), blob, reference.registry, start, end)
+            if part is not None:
+                return part
+        return _whole(self._get(reference, url, {}, what), blob, reference.registry)
 
-    def get_foreign(self, blob: Descriptor) -> Iterator[bytes]:
-        """Yield the bytes of a foreign layer from the addresses of its descriptor, without credentials.
+    def get_foreign(self, blob: Descriptor, start: int = 0) -> Part:
+        """Ask the addresses of a foreign layer's descriptor for it, without credentials.
 
-        Raises: as `get_blob`; the last address' error when all fail.
+        Raises: as `get_part`; the last address' error when all fail.
         """
         problem = RegistryError(f"{blob.digest}: the descriptor names no usable address")
         for url in blob.urls:
@@ -224,9 +262,14 @@ class RegistryClient:
             if not host:
                 continue
             try:
+                if start:
+                    response = self._follow(url, _range(start, None), None)
+                    part = _part(response, blob, host, start, None) if response.status_code in (200, 206, 416) else None
+                    if part is not None:
+                        return part
                 response = self._follow(url, {}, None)
                 if response.status_code == 200:
-                    return _exactly(_stream(response, host), blob, host)
+                    return _whole(response, blob, host)
                 problem = self._failure(response, host, str(blob.digest))
             except RegistryError as error:
                 problem = error
@@ -254,10 +297,13 @@ class RegistryClient:
                 self.patience.wait(attempt)
         return get()
 
-    def _get(self, reference: Reference, url: str, headers: dict[str, str], what: str) -> requests.Response:
-        """Send a GET to the registry, logging in when asked to, and return the 200 answer."""
+    def _get(self, reference: Reference, url: str, headers: dict[str, str], what: str, also: tuple[int, ...] = ()) -> requests.Response:
+        """Send a GET to the registry, logging in when asked to, and return the answer, of status 200 or one of *also*."""
         host = reference.registry
-        header = self._auth.header(host, reference.repository)
+        if self._pace:
+            self._pace.wait()
+        with self._login:
+            header = self._auth.header(host, reference.repository)
         for attempt in range(4):
             response = self._follow(url, headers, header)
             # only the registry's own 401 is answered; a storage service gets no credentials
@@ -265,8 +311,11 @@ class RegistryClient:
                 break
             _drain(response)
             challenges = response.raw.headers.getlist("WWW-Authenticate")
-            header = self._auth.answer(host, reference.repository, challenges, attempt=attempt, what=what)
-        if response.status_code == 200:
+            with self._login:
+                header = self._auth.answer(host, reference.repository, challenges, attempt=attempt, what=what)
+        if self._pace:
+            self._pace.heed(response.headers)
+        if response.status_code == 200 or response.status_code in also:
             return response
         if response.status_code in (401, 403) and _origin(response.url) == _origin(url):
             raise self._auth.refusal(host, what, self._detail(response)[1])
@@ -309,6 +358,8 @@ class RegistryClient:
             environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
             if _is_loopback(prepared.url):  # no proxy reaches this machine, whatever NO_PROXY says
                 environment["proxies"] = {}
+            if not self.settings.verify:  # requests would let REQUESTS_CA_BUNDLE go before it
+                environment["verify"] = False
             adapter = self._session.get_adapter(prepared.url)
             return adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
@@ -327,9 +378,11 @@ class RegistryClient:
         if status == 404:
             return RegistryError(f"{host} has no {what} ({detail})", hint="check the name, and that this host is a registry")
         if status == 429:
-            return RegistryError(f"{host} limits the rate of requests ({detail})", hint="try again later or log in")
+            return UnavailableError(
+                f"{host} limits the rate of requests{limit_of(response.headers)} ({detail})", hint="try again later or log in"
+            )
         if status in RETRIED:
-            return RegistryError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
+            return UnavailableError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
         if status == 400 and (response.url or "").startswith("http:"):  # how a TLS server answers plain http
             hint = f"if it wants https, unset {self._switch()}"
             return RegistryError(f"{host} does not give {what} over plain http ({detail})", hint=hint)
@@ -360,7 +413,7 @@ class RegistryClient:
         reason, hint = _reason(error, self.patience)
         if hint is _NO_TLS:
             hint = f"if it speaks plain http, export {self._switch()}=yes"
-        return RegistryError(f"can't reach {host}: {reason}", hint=hint)
+        return UnavailableError(f"can't reach {host}: {reason}", hint=hint)
 
 
 _NO_TLS = "plain http?"
@@ -450,16 +503,43 @@ def _stream(response: requests.Response, host: str) -> Iterator[bytes]:
         response.close()
 
 
-def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str) -> Iterator[bytes]:
-    """Pass *chunks* on; a sum that is not `blob.size` is an error."""
+def _range(start: int, end: int | None) -> dict[str, str]:
+    """Return the header that asks for a part (RFC 9110, 14.2)."""
+    return {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+
+
+def _whole(response: requests.Response, blob: Descriptor, host: str) -> Part:
+    return Part(0, blob.size, _exactly(_stream(response, host), blob, host, blob.size))
+
+
+def _part(response: requests.Response, blob: Descriptor, host: str, start: int, end: int | None) -> Part | None:
+    """Return what a range request got; None where the answer makes no sense, and the whole blob must be asked for.
+
+    RFC 9110, 14.4: an answer of status 206 says which part it is and how long the whole is.
+    """
+    if response.status_code == 200:
+        return _whole(response, blob, host)
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if response.status_code != 206 or found is None or int(found[1]) != start or not start <= int(found[2]) < (end or blob.size):
+        response.close()
+        return None
+    if found[3] not in ("*", str(blob.size)):
+        response.close()
+        raise DigestMismatch(f"{blob.digest}: {host} has {found[3]} bytes, the manifest declares {blob.size}", hint="try again later")
+    end = int(found[2]) + 1
+    return Part(start, end, _exactly(_stream(response, host), blob, host, end - start))
+
+
+def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str, size: int) -> Iterator[bytes]:
+    """Pass *chunks* of the blob on; a sum that is not *size* is an error."""
     received = 0
     for chunk in chunks:
         received += len(chunk)
-        if received > blob.size:
-            raise DigestMismatch(f"{blob.digest}: {host} sends more than the {blob.size} bytes that the manifest declares")
+        if received > size:
+            raise DigestMismatch(f"{blob.digest}: {host} sends more than the {size} bytes that it was asked for")
         yield chunk
-    if received < blob.size:
-        raise TransferError(f"{blob.digest}: {host} ended after {received} of {blob.size} bytes", hint="try again later")
+    if received < size:
+        raise TransferError(f"{blob.digest}: {host} ended after {received} of {size} bytes", hint="try again later")
 
 
 def _read(response: requests.Response, host: str, what: str, limit: int) -> bytes:

@@ -28,6 +28,9 @@ FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
 #: Builder → the formats it writes. A directory needs no other program.
 BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularity": ("sif", "simg")}
 
+#: The switch that turns the check of certificates off.
+NOVERIFY = "SREGISTRY_HTTPS_NOVERIFY"
+
 #: The client of any host that has no row in registries.yaml.
 ANY = "oci"
 
@@ -70,6 +73,8 @@ class RegistrySettings:
     username: str | None
     token: str | None = field(repr=False)
     token_variable: str
+    verify: bool = True
+    rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,7 +253,13 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
         username=environ.get(f"{prefix}USERNAME") or row.get("username"),
         token=token,
         token_variable=variable,
+        verify=not unverified(environ),
     )
+
+
+def unverified(environ: Mapping[str, str]) -> bool:
+    """Tell whether certificates are not to be checked. Raises ConfigError."""
+    return flag(environ.get(NOVERIFY, ""), NOVERIFY)
 
 
 def _host(base: str, name: str) -> str:

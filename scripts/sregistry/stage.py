@@ -22,6 +22,8 @@ from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_os
 if TYPE_CHECKING:
     from sregistry.compression import Compression
     from sregistry.manifest import Resolved
+    from sregistry.pace import Pace
+    from sregistry.settings import RegistrySettings
     from sregistry.store import Store
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
@@ -53,8 +55,9 @@ def _manifest(options: argparse.Namespace) -> None:
     pinned = _pinned(output)
     try:
         settings, reference = locate(options.uri, options.client, os.environ)
-        with RegistryClient(settings) as client:
-            resolved = resolve(client, reference, Platform.parse(options.platform), _store(options))
+        store = _store(options)
+        with RegistryClient(settings, pace=_pace(store, settings)) as client:
+            resolved = resolve(client, reference, Platform.parse(options.platform), store)
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
@@ -94,8 +97,9 @@ def _layer(options: argparse.Namespace) -> None:
     from sregistry.settings import registry
 
     resolved, store = _resolved(options.manifest), _store(options)
-    with RegistryClient(registry(resolved.client, os.environ, fallback=resolved.registry)) as client:
-        made = fetch(client, resolved.reference, resolved.layer(Digest(options.digest)), store)
+    settings = registry(resolved.client, os.environ, fallback=resolved.registry)
+    with RegistryClient(settings, pace=_pace(store, settings)) as client:
+        made = fetch(client, resolved.reference, resolved.layer(Digest(options.digest)), store, connections=options.connections)
     receipt.write(options.output, {**made, "store": str(store.root)})
 
 
@@ -238,6 +242,12 @@ def _store(options: argparse.Namespace) -> Store:
     return Store(store_root(options.cache))
 
 
+def _pace(store: Store, settings: RegistrySettings) -> Pace:
+    from sregistry.pace import Pace
+
+    return Pace(store, settings.base, settings.rate)
+
+
 def _compression(options: argparse.Namespace) -> Compression:
     from sregistry.compression import Compression
 
@@ -286,6 +296,7 @@ def _parser() -> argparse.ArgumentParser:
 
     stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")
     stage.add_argument("--digest", required=True)
+    stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time, for a large layer")
     stage.set_defaults(run=_layer)
 
     stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")

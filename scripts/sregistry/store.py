@@ -4,8 +4,9 @@
 <root>/oci-layout  index.json             an OCI image layout (image-spec, image-layout.md)
 <root>/blobs/<algorithm>/<hex>            blobs: manifests, configs, layers, as published
 <root>/exploded/<variant>/<hex>/{data,index}   layers as squashfs blocks and an index
-<root>/ingest/                            what is being written
+<root>/ingest/                            what is being written: partial blobs, workspaces
 <root>/locks/                             one lock file an object that is being made
+<root>/pace/                              how fast each registry may be asked
 ```
 
 An object has its name only when it is whole and verified: it is written in `ingest/`, synced, then
@@ -20,13 +21,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any
 
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci import Descriptor, Digest
+
+if TYPE_CHECKING:
+    from sregistry.ingest import Ingest
+
+#: Seconds without a sign of life after which the owner of a lock on another node counts as dead. One on this
+#: node that is gone is noticed at once.
+LEASE = 60.0
+#: Seconds between looks at a lock that somebody holds.
+_POLL = 0.02
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -69,13 +76,21 @@ class Store:
         """Keep *data* as a blob and return its digest. Raises StoreError, DigestMismatch."""
         digest = digest or Digest.of(data)
         if not self.has(digest, len(data)):
-            with self.ingest(digest, len(data)) as sink:
-                sink.write(data)
+            if not digest.matches(data):
+                raise DigestMismatch(f"{digest}: other bytes ({Digest.of(data)})", hint="try again")
+            try:
+                path = self.blob(digest)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, data)
+            except OSError as error:
+                raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
         return digest
 
     def ingest(self, digest: Digest, size: int | None = None) -> Ingest:
-        """Return a context that takes a blob's bytes, verifies them and publishes the blob."""
-        return Ingest(self, digest, size)
+        """Return a context that takes a large blob's bytes, verifies and publishes; for who holds the digest's lock."""
+        from sregistry.ingest import Ingest
+
+        return Ingest(self.root / "ingest" / f"{digest.algorithm}-{digest.hex}.partial", self.blob(digest), digest, size)
 
     def exploded(self, variant: str, diff_id: Digest) -> Path:
         """Return the folder of an exploded layer, there or not.
@@ -114,17 +129,28 @@ class Store:
             raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock *name* among all processes that use the store; errors of the body pass unchanged."""
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock *name* among all processes that use the store, on all nodes; errors of the body pass unchanged.
+
+        A file that is made exclusively, as NFS can, and shows that its owner lives by its time: see LEASE.
+
+        Args:
+            wait: else False is yielded at once where another one holds it.
+        """
+        from filelock import SoftFileLease, Timeout
+
+        lease = SoftFileLease(self._folder("locks") / name, lease_duration=LEASE, poll_interval=_POLL, blocking=wait)
         try:
-            lock = FileLock(self._folder("locks") / name)
-            lock.acquire()
+            lease.acquire()
+        except Timeout:
+            yield False
+            return
         except OSError as error:
             raise from_oserror(error, StoreError, f"can't lock the store {self.root}:") from error
         try:
-            yield
+            yield True
         finally:
-            lock.release()
+            lease.release()
 
     def tag(self, name: str, manifest: Descriptor) -> None:
         """Let index.json name *manifest*: `skopeo copy oci:ROOT:NAME …` finds it.
@@ -171,7 +197,10 @@ class Store:
 
     def _folder(self, name: str) -> Path:
         path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
         return path
 
 
@@ -180,67 +209,6 @@ def _name(entry: object) -> str | None:
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
     name = annotations.get(_REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else None
-
-
-class Ingest:
-    """Takes a blob's bytes in order; leaving the context verifies and publishes, an error discards."""
-
-    def __init__(self, store: Store, digest: Digest, size: int | None) -> None:
-        self._store, self._digest, self._size = store, digest, size
-        self._hash = digest.hasher()
-        self._written = 0
-        self._file: IO[bytes] | None = None
-        self._path = Path()
-
-    def __enter__(self) -> Ingest:
-        try:
-            folder = self._store._folder("ingest")
-            handle, name = tempfile.mkstemp(dir=folder, prefix=f"{self._digest.hex[:12]}-")
-            self._path, self._file = Path(name), os.fdopen(handle, "wb")
-        except OSError as error:
-            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}:") from error
-        return self
-
-    def write(self, data: bytes) -> None:
-        """Take more bytes. Raises DigestMismatch at the first byte over the size, StoreError."""
-        self._written += len(data)
-        if self._size is not None and self._written > self._size:
-            raise DigestMismatch(f"{self._digest}: the registry sends more than the {self._size} bytes that the manifest declares")
-        self._hash.update(data)
-        assert self._file is not None
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise from_oserror(error, StoreError, f"can't write in the store {self._store.root}:") from error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._file is not None
-        try:
-            if kind is None:
-                self._finish()
-        except OSError as problem:
-            raise from_oserror(problem, StoreError, f"can't write in the store {self._store.root}:") from problem
-        finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._path.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        assert self._file is not None
-        if self._size is not None and self._written != self._size:
-            raise DigestMismatch(f"{self._digest}: got {self._written} of {self._size} bytes", hint="try again")
-        if self._hash.hexdigest() != self._digest.hex:
-            raise DigestMismatch(
-                f"{self._digest}: the registry sent other bytes ({self._digest.algorithm}:{self._hash.hexdigest()})",
-                hint="try again; if it stays so, the registry or a proxy is broken",
-            )
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.fchmod(self._file.fileno(), 0o644)
-        final = self._store.blob(self._digest)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self._path, final)
-        sync(final.parent)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:

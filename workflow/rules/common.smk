@@ -50,7 +50,7 @@ try:
     BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if workflow.is_main_process:
-        for line in configuration.warnings(SETTINGS, _targets):
+        for line in configuration.warnings(SETTINGS, _targets, os.environ):
             print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
         if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
@@ -72,9 +72,12 @@ if workflow.local_exec and cores.usable() < CORES == len(os.sched_getaffinity(0)
 # Ours copies, others compress.
 BUILD_THREADS = 1 if SETTINGS.builder == "native" else CORES
 
-# Downloads at a time; a limit of the command line or a profile goes before.
+# Connections at a time; a limit of the command line or a profile goes before.
 if "network" not in workflow.global_resources:
     workflow.register_resource("network", SETTINGS.connections)
+CONNECTIONS = max(1, workflow.global_resources["network"].value or SETTINGS.connections)
+# Bytes below which a layer is not worth another connection.
+CONNECTION_SIZE = 256 << 20
 
 # A new text each time: what has the same bytes as before triggers nothing.
 STAMP = f"{RESULTS}/refresh"
@@ -141,6 +144,14 @@ def manifest_of_layer(wildcards):
 def exploded_layers(wildcards):
     """Receipts of the image's exploded layers, each once."""
     return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in gathered("layers")[wildcards.image]]
+
+
+def layer_connections(wildcards):
+    """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
+    sizes = gathered("sizes")
+    size = sizes[wildcards.digest]
+    share = size / max(1, sum(sizes.values()))
+    return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
 def explode_threads(wildcards):

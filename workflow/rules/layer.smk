@@ -18,13 +18,13 @@ rule layer:
         "../envs/sregistry.yml"
     threads: 0
     resources:
-        network=1,
+        network=layer_connections,
     params:
         version=VERSION,
         cache=CACHE,
     shell:
         "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q}"
-        " --output {output:q} 2> {log:q}"
+        " --connections {resources.network} --output {output:q} 2> {log:q}"
 
 
 rule explode:
