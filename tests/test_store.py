@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sregistry.errors import DigestMismatch, StoreError, TransferError
@@ -252,6 +252,7 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["f", "folder"]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_any_cut_of_a_blob_gives_the_blob(tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]) -> None:
     store = Store(tmp_path_factory.mktemp("store"))

@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
 from tinydb import TinyDB
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 
 from sregistry.errors import CatalogError, InvalidReference, from_oserror
+from sregistry.lease import lease
 from sregistry.reference import Reference, split_scheme
 from sregistry.store import write_atomic
 
@@ -199,16 +199,13 @@ class Catalog:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except OSError as error:
-            raise from_oserror(error, CatalogError, "can't write the catalog") from error
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lease(Path(f"{self.path}.lock")))
+            except OSError as error:
+                raise from_oserror(error, CatalogError, "can't write the catalog") from error
             yield
-        finally:
-            lock.release()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Table]:

@@ -24,16 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
+from sregistry.lease import lease
 from sregistry.oci import Descriptor, Digest
 
 if TYPE_CHECKING:
     from sregistry.ingest import Ingest
-
-#: Seconds without a sign of life after which the owner of a lock on another node counts as dead. One on this
-#: node that is gone is noticed at once.
-LEASE = 60.0
-#: Seconds between looks at a lock that somebody holds.
-_POLL = 0.02
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -132,25 +127,15 @@ class Store:
     def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold the lock *name* among all processes that use the store, on all nodes; errors of the body pass unchanged.
 
-        A file that is made exclusively, as NFS can, and shows that its owner lives by its time: see LEASE.
-
         Args:
             wait: else False is yielded at once where another one holds it.
         """
-        from filelock import SoftFileLease, Timeout
-
-        lease = SoftFileLease(self._folder("locks") / name, lease_duration=LEASE, poll_interval=_POLL, blocking=wait)
-        try:
-            lease.acquire()
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise from_oserror(error, StoreError, f"can't lock the store {self.root}:") from error
-        try:
-            yield True
-        finally:
-            lease.release()
+        with contextlib.ExitStack() as stack:
+            try:
+                held = stack.enter_context(lease(self._folder("locks") / name, wait=wait))
+            except OSError as error:
+                raise from_oserror(error, StoreError, f"can't lock the store {self.root}:") from error
+            yield held
 
     def tag(self, name: str, manifest: Descriptor) -> None:
         """Let index.json name *manifest*: `skopeo copy oci:ROOT:NAME …` finds it.
