@@ -138,7 +138,7 @@ with Store(Path(sys.argv[1])).lock("one"):
 """
     job = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=False)
     assert (job.returncode, job.stdout) == (-9, "held\n")
-    assert [path.name for path in (store.root / "locks").iterdir()] == ["one"]
+    assert (store.root / "locks" / "one").exists()
     with store.lock("one", wait=True) as held:
         assert held
 

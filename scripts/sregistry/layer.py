@@ -77,8 +77,9 @@ def _download(client: RegistryClient, reference: Reference, blob: Descriptor, st
                     kept = min(kept, sink.position)
                     for chunk in part.chunks:
                         sink.write(chunk)
-                sink.finish()
-                break
+                if sink.position >= blob.size:
+                    sink.finish()
+                    break
             except (TransferError, UnavailableError) as error:
                 if isinstance(error, UnavailableError) and not sink.position:
                     raise  # it was asked several times, and nothing says that it ever answered

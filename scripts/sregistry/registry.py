@@ -47,7 +47,7 @@ from sregistry.settings import RegistrySettings
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
 RETRIED = (408, 425, 429, 499, 500, 502, 503, 504, 522, 524)
-#: Bytes read at once from a blob.
+#: Bytes read at once from a blob, at most.
 CHUNK = 1 << 20
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -492,7 +492,8 @@ def _stream(response: requests.Response, host: str) -> Iterator[bytes]:
     """Yield a body as it comes over the wire, undecoded. Raises TransferError when it breaks off."""
     received = 0
     try:
-        for chunk in response.raw.stream(CHUNK, decode_content=False):
+        # What is there, at once: waiting for more would lose it when the connection breaks off.
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
             received += len(chunk)
             yield chunk
     except (HTTPError, OSError) as error:

@@ -76,7 +76,7 @@ class Store:
             try:
                 path = self.blob(digest)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, data)
+                write_atomic(path, data, beside=self._folder("ingest"))
             except OSError as error:
                 raise from_oserror(error, StoreError, f"can't write in the store {self.root}:") from error
         return digest
@@ -196,9 +196,9 @@ def _name(entry: object) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a whole file under its name at once: a temporary neighbour, fsync, rename. Raises OSError."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, beside: Path | None = None) -> None:
+    """Write a whole file under its name at once: a temporary neighbour (or one in *beside*), fsync, rename. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=beside or path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
