@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
-def _end(job: subprocess.Popen[str]) -> None:
-    job.kill()
-    job.communicate()
+def _end(jobs: list[subprocess.Popen[str]]) -> None:
+    for job in jobs:
+        job.kill()
+        job.communicate()
 
 
 def test_no_kill_leaves_a_wrong_byte(host: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -126,7 +128,7 @@ def test_no_kill_leaves_a_wrong_byte(host: str, tmp_path: Path, request: pytest.
         crowd = Crowd(tmp_path / f"round-{number}", host)
         crowd.root.mkdir()
         jobs = [crowd.start(n) for n in range(PROCESSES)]
-        request.addfinalizer(lambda jobs=jobs: [_end(job) for job in jobs])
+        request.addfinalizer(partial(_end, jobs))
         struck = 0
         while struck < KILLS:
             time.sleep(draw.uniform(0, 0.25))

@@ -8,6 +8,7 @@ peers      what each peer runs for each kind of work
 measure    one run: wall, CPU, memory, disk
 levels     one layer at each level, ours beside squashfs-tools
 scale      our stages on up to a million entries, 300 layers, a file of 6 GB
+connections  a layer from a server that limits each connection
 report     the runs as Markdown
 ```
 
