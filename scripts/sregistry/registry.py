@@ -43,6 +43,7 @@ from sregistry.errors import DigestMismatch, DocumentError, RegistryError, Trans
 from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
 from sregistry.pace import Pace, limit_of, reset_of
 from sregistry.reference import Reference
+from sregistry.registries import variable
 from sregistry.settings import RegistrySettings
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
@@ -286,7 +287,7 @@ class RegistryClient:
 
     def _switch(self) -> str:
         """Return the name of the variable that turns https off."""
-        return f"SREGISTRY_{self.settings.client.upper()}_NOHTTPS"
+        return variable(self.settings.client, "NOHTTPS")
 
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
