@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sregistry.auth import Answer, Authenticator, Challenge, parse_challenges
+from sregistry.credentials import Keyring
 from sregistry.errors import AuthenticationError, RegistryError, SregistryError
 from tests.scripted import TOKEN, settings
 
@@ -85,17 +86,29 @@ class Realm:
 
     def __init__(self, answer: Callable[[str, str | None], Answer] | None = None) -> None:
         self.asked: list[tuple[str, str | None]] = []
+        self.forms: list[Mapping[str, str] | None] = []
         self._answer = answer
 
-    def __call__(self, url: str, header: str | None) -> Answer:
+    def __call__(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer:
         self.asked.append((url, header))
+        self.forms.append(form)
         if self._answer:
             return self._answer(url, header)
         return Answer(200, json.dumps({"token": f"t{len(self.asked)}"}).encode())
 
 
-def login(realm: Realm, *, token: str | None = None, client: str = "nvidia", clock: Callable[[], float] = lambda: 0.0) -> Authenticator:
-    return Authenticator(settings("nvcr.io", token=token, client=client, https=True), realm, clock)
+def login(
+    realm: Realm,
+    *,
+    token: str | None = None,
+    client: str = "nvidia",
+    clock: Callable[[], float] = lambda: 0.0,
+    base: str = "nvcr.io",
+    https: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Authenticator:
+    meant = settings(base, token=token, client=client, https=https)
+    return Authenticator(meant, realm, Keyring(meant, environ or {}), clock)
 
 
 def ask(auth: Authenticator, *headers: str, host: str = "nvcr.io", attempt: int = 0) -> str:

@@ -244,6 +244,9 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     token = (environ.get(row.token) or "").strip() or None if base == own else None
     if token and not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{row.token}: holds characters that no token has", hint="export it again, without blanks or line ends")
+    username = environ.get(variable(client, "USERNAME")) or row.username
+    if username and (not username.isprintable() or ":" in username):
+        raise ConfigError(f"{variable(client, 'USERNAME')}: holds characters that no user name has", hint="export it again")
     version = environ.get(variable(client, "VERSION")) or row.version
     if not re.fullmatch(r"[A-Za-z0-9._-]+", version):
         raise ConfigError(f"{variable(client, 'VERSION')}: {version!r} is no version", hint="such as v2")
@@ -254,7 +257,7 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
         collection=row.collection,
         https=not flag(switch, variable(client, "NOHTTPS")) if switch else row.https,
         version=version,
-        username=environ.get(variable(client, "USERNAME")) or row.username,
+        username=username,
         token=token,
         token_variable=row.token,
         verify=not unverified(environ),
