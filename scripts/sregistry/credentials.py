@@ -40,7 +40,8 @@ HELPER_TIME = 60.0
 _HUB, _HUB_HOST = "https://index.docker.io/v1/", "index.docker.io"
 _PAIRS = ("APPTAINER_DOCKER_", "SINGULARITY_DOCKER_", "DOCKER_")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# And halves of characters, which is how Python reads bytes that are no UTF-8.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 #: The user name that stands for an identity token in a helper's answer.
 _IDENTITY = "<token>"
@@ -171,7 +172,7 @@ class Keyring:
         if username and password:
             for name, value in zip(names, (username, password), strict=True):
                 if _CONTROL.search(value):
-                    raise ConfigError(f"{name}: holds a control character", hint="export it again, without line ends")
+                    raise ConfigError(f"{name}: holds a character that can't be sent", hint="export it again, without line ends")
             yield _password(f"{names[0]}, {names[1]}", username, password)
 
     def _stored(self, host: str, repository: str) -> Iterator[Credentials]:
@@ -283,7 +284,7 @@ def _password(source: str, username: str, password: str) -> Password:
 
 def _checked(source: str, where: str, username: str, password: str) -> Password:
     if _CONTROL.search(username + password):
-        raise ConfigError(f"{source}: {where}: a user name or password holds a control character")
+        raise ConfigError(f"{source}: {where}: a user name or password holds a character that can't be sent")
     return _password(source, username, password)
 
 
@@ -356,7 +357,7 @@ def _entry(entry: object, path: Path, key: str) -> Credentials | None:
     fields = {name: entry.get(name) or "" for name in ("auth", "username", "password", "identitytoken", "registrytoken")}
     for name, value in fields.items():
         if not isinstance(value, str) or _CONTROL.search(value):
-            raise ConfigError(f"{path}: {where}.{name}: expected text without control characters")
+            raise ConfigError(f"{path}: {where}.{name}: expected text without characters that can't be sent")
     username, password = fields["username"], fields["password"]
     if fields["auth"]:
         try:

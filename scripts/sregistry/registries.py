@@ -76,7 +76,7 @@ def variable(client: str, name: str) -> str:
 def is_host(text: str) -> bool:
     """Tell whether *text* is host[:port]: the reference grammar's judgement, so that both agree."""
     try:
-        return Reference.parse(f"{text}/a/b", registry=text, collection="").registry == text
+        return "/" not in text and Reference.parse(f"{text}/a/b", registry=text, collection="").registry == text
     except InvalidReference:
         return False
 
