@@ -247,9 +247,13 @@ def test_a_realm_that_refuses(status: int) -> None:
     assert "You must have" not in str(caught.value)
 
 
-def test_other_clients_name_their_variable() -> None:
-    with pytest.raises(AuthenticationError, match="SREGISTRY_QUAY_TOKEN") as caught:
-        ask(login(Realm(), client="quay"), "Basic realm=x")
+@pytest.mark.parametrize(
+    ("client", "named"),
+    [("quay", "SREGISTRY_QUAY_TOKEN"), ("docker", "SREGISTRY_DOCKERHUB_PASSWORD"), ("oci", "DOCKER_USERNAME and DOCKER_PASSWORD")],
+)
+def test_other_clients_name_their_variable(client: str, named: str) -> None:
+    with pytest.raises(AuthenticationError, match=f"export .*{named}") as caught:
+        ask(login(Realm(), client=client), "Basic realm=x")
     assert "Nvidia" not in str(caught.value)
 
 

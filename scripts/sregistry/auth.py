@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from sregistry.credentials import Credentials, IdentityToken, Keyring, Password, RegistryToken
 from sregistry.errors import AuthenticationError, RegistryError
-from sregistry.settings import RegistrySettings
+from sregistry.settings import ANY, RegistrySettings
 
 #: Seconds that a token is good for when its answer does not say more (token specification).
 TOKEN_LIFETIME = 60
@@ -33,6 +33,11 @@ TOKEN_LIFETIME = 60
 _MARGIN = 5
 _LONGEST_LIFETIME = 86_400
 _CLIENT_ID = "sregistry"
+#: What to export, where it is not the token of the client.
+_ADVICE = {
+    "docker": "SREGISTRY_DOCKERHUB_USERNAME and SREGISTRY_DOCKERHUB_PASSWORD, or use docker login",
+    ANY: "DOCKER_USERNAME and DOCKER_PASSWORD, or use docker login",
+}
 #: Statuses of a realm that knows no OAuth2 (docker/distribution, "Oauth2 Token Authentication").
 _NO_OAUTH2 = (404, 405)
 
@@ -228,7 +233,7 @@ class Authenticator:
             hint = f"the image does not exist, or it is private: the credentials of client {settings.client} are for {settings.base} only"
             return AuthenticationError(f"{host} refuses {what} ({detail})", hint=hint + problems)
         message = f"{host} refuses {what} without a login ({detail})"
-        hint = f"export {variable}=<your token>, or use what `docker login {host}` keeps; or the image does not exist"
+        hint = f"export {_ADVICE.get(settings.client, f'{variable}=<your token>')}, or the image does not exist"
         return AuthenticationError(message, hint=hint + problems)
 
     def redact(self, text: str) -> str:

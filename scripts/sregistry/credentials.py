@@ -105,6 +105,12 @@ def secrets(credentials: Credentials) -> list[str]:
     return [plain, quote(plain, safe=""), quote_plus(plain), *sent]
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what other people's programs may know of an environment: nothing of our own, and no password."""
+    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in rows().values()}
+    return {name: value for name, value in environ.items() if not name.startswith("SREGISTRY_") and name not in withheld}
+
+
 class Keyring:
     """Finds the credentials for a host; asks no source twice.
 
@@ -297,8 +303,7 @@ def _ask_helper(program: str, server: str, environ: Mapping[str, str], limit: fl
     where = shutil.which(program, path=environ.get("PATH"))
     if where is None:
         raise _HelperError(f"{program} is not on PATH")
-    # A helper may need a lot of the environment, but none of our own.
-    theirs = {key: value for key, value in environ.items() if not key.startswith("SREGISTRY_")}
+    theirs = without_secrets(environ)
     try:
         done = subprocess.run([where, "get"], input=server.encode(), capture_output=True, env=theirs, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
