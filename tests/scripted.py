@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from sregistry.credentials import Keyring
 from sregistry.registry import Patience, RegistryClient
 from sregistry.settings import RegistrySettings
 
@@ -40,10 +41,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: the path with its query, and the headers."""
+    """One request: the path with its query, the headers, and the body of a POST."""
 
     path: str
     headers: Message
+    body: bytes = b""
 
     @property
     def authorization(self) -> str | None:
@@ -68,6 +70,9 @@ class Scripted:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
+                script._answer(self)
+
+            def do_POST(self) -> None:
                 script._answer(self)
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -96,7 +101,7 @@ class Scripted:
         return [asked.path for asked in self.asked]
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = Asked(handler.path, handler.headers)
+        asked = Asked(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"] or 0)))
         self.asked.append(asked)
         answer = self.routes.get(handler.path, self.routes.get(handler.path.partition("?")[0], Reply(404, b"404 page not found")))
         if isinstance(answer, list):
@@ -164,9 +169,10 @@ def settings(host: str, *, token: str | None = None, client: str = "nvidia", htt
     )
 
 
-def client(host: str, **options: Any) -> RegistryClient:
-    """Return a hasty client of the registry *host*."""
-    return RegistryClient(settings(host, **options), patience=HASTY)
+def client(host: str, *, environ: Mapping[str, str] | None = None, **options: Any) -> RegistryClient:
+    """Return a hasty client of the registry *host*, which knows no credentials but those of *environ*."""
+    meant = settings(host, **options)
+    return RegistryClient(meant, patience=HASTY, keyring=Keyring(meant, environ or {}))
 
 
 def json_errors(code: str, message: str = "") -> bytes:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sregistry.auth import Answer, Authenticator, Challenge, parse_challenges
-from sregistry.errors import AuthenticationError, RegistryError, SregistryError
+from sregistry.credentials import Keyring
+from sregistry.errors import AuthenticationError, ConfigError, RegistryError, SregistryError
 from tests.scripted import TOKEN, settings
 
 REALM = "https://auth.example/token"
@@ -55,6 +58,19 @@ BASIC = "Basic " + base64.b64encode(f"$oauthtoken:{TOKEN}".encode()).decode()
         pytest.param(['Bearer realm="a",realm="b"'], [("bearer", {"realm": "a"})], id="first-counts"),
         pytest.param(['Basic realm="a", Bearer realm="open'], [("basic", {"realm": "a"}), ("bearer", {"realm": ""})], id="open-quote"),
         pytest.param(["", "   ", "=x", '"quoted"'], [], id="nothing"),
+        pytest.param(
+            ["Bearer realm=https://h/t,scope=repository:a/b:pull,push,service=s, Basic realm=x"],
+            [("bearer", {"realm": "https://h/t", "scope": "repository:a/b:pull", "service": "s"}), ("push", {}), ("basic", {"realm": "x"})],
+            id="bare-comma",
+        ),
+        pytest.param(['Bearer ,realm="a" , scope="b"'], [("bearer", {"realm": "a", "scope": "b"})], id="empty-first-element"),
+        pytest.param(["Bearer\trealm=a,\tBASIC\trealm=b"], [("bearer", {"realm": "a"}), ("basic", {"realm": "b"})], id="tabs"),
+        pytest.param(['Bearer realm="\\a\\\\b"'], [("bearer", {"realm": "a\\b"})], id="backslashes"),
+        pytest.param(
+            ['Digest qop="auth, auth-int", nonce=abc==, Bearer realm="r"'],
+            [("digest", {"qop": "auth, auth-int", "nonce": "abc=="}), ("bearer", {"realm": "r"})],
+            id="digest-first",
+        ),
     ],
 )
 def test_challenges(headers: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
@@ -80,22 +96,42 @@ def test_any_text_is_survived(headers: list[str]) -> None:
         assert challenge.scheme == challenge.scheme.lower()
 
 
+@given(st.one_of(st.text(), st.text('Bearer Basic,="\\realm \t', max_size=60)), st.booleans())
+def test_what_follows_does_not_change_the_first_challenge(junk: str, joined: bool) -> None:
+    first = 'Bearer realm="https://h/t",service="s",scope="x"'
+    found = parse_challenges([f"{first}, {junk}"] if joined else [first, junk])
+    assert found[0].scheme == "bearer"
+    assert {"realm": "https://h/t", "service": "s", "scope": "x"}.items() <= found[0].parameters.items()
+
+
 class Realm:
     """A token service: what it was asked, and what it answers."""
 
     def __init__(self, answer: Callable[[str, str | None], Answer] | None = None) -> None:
         self.asked: list[tuple[str, str | None]] = []
+        self.forms: list[Mapping[str, str] | None] = []
         self._answer = answer
 
-    def __call__(self, url: str, header: str | None) -> Answer:
+    def __call__(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer:
         self.asked.append((url, header))
+        self.forms.append(form)
         if self._answer:
             return self._answer(url, header)
         return Answer(200, json.dumps({"token": f"t{len(self.asked)}"}).encode())
 
 
-def login(realm: Realm, *, token: str | None = None, client: str = "nvidia", clock: Callable[[], float] = lambda: 0.0) -> Authenticator:
-    return Authenticator(settings("nvcr.io", token=token, client=client, https=True), realm, clock)
+def login(
+    realm: Realm,
+    *,
+    token: str | None = None,
+    client: str = "nvidia",
+    clock: Callable[[], float] = lambda: 0.0,
+    base: str = "nvcr.io",
+    https: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Authenticator:
+    meant = settings(base, token=token, client=client, https=https)
+    return Authenticator(meant, realm, Keyring(meant, environ or {}), clock)
 
 
 def ask(auth: Authenticator, *headers: str, host: str = "nvcr.io", attempt: int = 0) -> str:
@@ -211,9 +247,13 @@ def test_a_realm_that_refuses(status: int) -> None:
     assert "You must have" not in str(caught.value)
 
 
-def test_other_clients_name_their_variable() -> None:
-    with pytest.raises(AuthenticationError, match="SREGISTRY_QUAY_TOKEN") as caught:
-        ask(login(Realm(), client="quay"), "Basic realm=x")
+@pytest.mark.parametrize(
+    ("client", "named"),
+    [("quay", "SREGISTRY_QUAY_TOKEN"), ("docker", "SREGISTRY_DOCKERHUB_PASSWORD"), ("oci", "DOCKER_USERNAME and DOCKER_PASSWORD")],
+)
+def test_other_clients_name_their_variable(client: str, named: str) -> None:
+    with pytest.raises(AuthenticationError, match=f"export .*{named}") as caught:
+        ask(login(Realm(), client=client), "Basic realm=x")
     assert "Nvidia" not in str(caught.value)
 
 
@@ -274,3 +314,160 @@ def test_only_our_errors_escape(headers: list[str], attempt: int, status: int, b
             auth.answer("nvcr.io", "a/b", header, attempt=attempt, what="a/b:1")
         except SregistryError as error:
             assert TOKEN not in str(error)
+
+
+# -- the user's credentials ------------------------------------------------------------------------------
+
+
+def stored(folder: Path, **entry: str) -> dict[str, str]:
+    """Write a config.json for nvcr.io and registry.example; return the environment that names it."""
+    (folder / "config.json").write_text(json.dumps({"auths": {"nvcr.io": entry, "registry.example": entry}}))
+    return {"DOCKER_CONFIG": str(folder)}
+
+
+def other(realm: Realm, environ: Mapping[str, str], **more: Any) -> Authenticator:
+    return login(realm, client="oci", base="registry.example", environ=environ, **more)
+
+
+def ask_other(auth: Authenticator, *headers: str, attempt: int = 0) -> str:
+    return ask(auth, *headers, host="registry.example", attempt=attempt)
+
+
+def test_a_password_of_a_file_goes_to_the_realm_or_the_registry(tmp_path: Path) -> None:
+    environ = stored(tmp_path, username="me", password="pass:word")
+    basic = "Basic " + base64.b64encode(b"me:pass:word").decode()
+    realm = Realm()
+    assert ask_other(other(realm, environ), f"Bearer realm={REALM}") == "Bearer t1"
+    assert realm.asked[0][1] == basic
+    assert ask_other(other(Realm(), environ), "Basic realm=x") == basic
+    realm = Realm()
+    ask(other(realm, environ), f"Bearer realm={REALM}", host="evil.example")
+    assert realm.asked[0][1] is None
+
+
+def test_nothing_is_read_before_a_registry_asks(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("broken")
+    auth = other(Realm(), {"DOCKER_CONFIG": str(tmp_path)})
+    assert auth.header("registry.example", "nvidia/cuda") is None
+    assert "without a login" in str(auth.refusal("registry.example", "a/b:1", "403", "a/b"))
+    assert auth.redact("text") == "text"
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        ask_other(auth, f"Bearer realm={REALM}")
+
+
+def test_an_identity_token_is_exchanged_by_post(tmp_path: Path) -> None:
+    realm = Realm(lambda *_: Answer(200, b'{"access_token": "a1", "expires_in": 300, "refresh_token": "other"}'))
+    auth = other(realm, stored(tmp_path, identitytoken="identity"))
+    assert ask_other(auth, f'Bearer realm="{REALM}",service="s"') == "Bearer a1"
+    assert realm.asked == [(REALM, None)]
+    assert realm.forms == [
+        {
+            "grant_type": "refresh_token",
+            "client_id": "sregistry",
+            "service": "s",
+            "scope": "repository:nvidia/cuda:pull",
+            "refresh_token": "identity",
+        }
+    ]
+    assert auth.redact("identity a1") == "*** ***"
+
+
+@pytest.mark.parametrize(("status", "asked"), [(404, 2), (405, 2), (400, 1), (401, 1), (500, 1)])
+def test_a_realm_without_oauth2_is_asked_by_get(tmp_path: Path, status: int, asked: int) -> None:
+    realm = Realm()
+    realm._answer = lambda *_: Answer(status if realm.forms[-1] else 200, b'{"token": "t"}')
+    auth = other(realm, stored(tmp_path, identitytoken="identity", username="me"))
+    if asked == 2:
+        assert ask_other(auth, f"Bearer realm={REALM},service=s") == "Bearer t"
+        basic = "Basic " + base64.b64encode(b"me:identity").decode()
+        assert realm.asked[1] == (f"{REALM}?service=s&scope=repository%3Anvidia%2Fcuda%3Apull", basic)
+    else:
+        with pytest.raises(RegistryError):
+            ask_other(auth, f"Bearer realm={REALM}")
+    assert len(realm.asked) == asked
+
+
+def test_an_identity_token_is_no_password(tmp_path: Path) -> None:
+    with pytest.raises(AuthenticationError, match=r"config\.json \(auths\) \(401, it wants no identity token but a password\)"):
+        ask_other(other(Realm(), stored(tmp_path, identitytoken="identity")), "Basic realm=x")
+
+
+@pytest.mark.parametrize("challenge", [f"Bearer realm={REALM}", "Basic realm=x"])
+def test_a_registry_token_is_sent_as_it_is(tmp_path: Path, challenge: str) -> None:
+    realm = Realm()
+    auth = other(realm, stored(tmp_path, registrytoken="registry"))
+    assert ask_other(auth, challenge) == "Bearer registry"
+    assert auth.header("registry.example", "nvidia/cuda") == "Bearer registry"
+    assert realm.asked == []
+    with pytest.raises(AuthenticationError, match=r"config\.json"):
+        ask_other(auth, challenge, attempt=1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("entry", [{"username": "me", "password": "pa55word"}, {"identitytoken": "pa55word"}])
+def test_refused_credentials_are_named_and_nothing_goes_anonymous(tmp_path: Path, status: int, entry: dict[str, str]) -> None:
+    realm = Realm(lambda _, header: Answer(status, b"") if header or realm.forms[-1] else Answer(200, b'{"token": "anonymous"}'))
+    with pytest.raises(AuthenticationError, match=r"with the credentials of .*/config\.json \(auths\) .*check them") as caught:
+        ask_other(other(realm, stored(tmp_path, **entry)), f"Bearer realm={REALM}")
+    assert "pa55word" not in str(caught.value)
+    assert len(realm.asked) == 1
+
+
+def test_refused_variables_are_named(tmp_path: Path) -> None:
+    environ = {"DOCKER_USERNAME": "me", "DOCKER_PASSWORD": "pa55word"}
+    with pytest.raises(AuthenticationError, match="credentials of DOCKER_USERNAME, DOCKER_PASSWORD") as caught:
+        ask_other(other(Realm(lambda *_: Answer(401, b"")), environ), f"Bearer realm={REALM}")
+    assert "pa55word" not in str(caught.value)
+
+
+def test_a_helper_that_failed_is_in_the_hint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "gone"}')
+    environ = {"DOCKER_CONFIG": str(tmp_path), "PATH": "/none"}
+    assert ask_other(other(Realm(), environ), f"Bearer realm={REALM}") == "Bearer t1"  # anonymous is enough
+    for auth in (other(Realm(lambda *_: Answer(401, b"")), environ), login(Realm(lambda *_: Answer(401, b"")), environ=environ)):
+        with pytest.raises(AuthenticationError, match="docker-credential-gone is not on PATH"):
+            auth.answer(auth._settings.base, "a/b", [f"Bearer realm={REALM}"], attempt=0, what="a/b:1")
+
+
+def test_a_token_of_one_host_is_not_anothers() -> None:
+    """Another host may name the realm of ours: it gets what that gives to strangers."""
+    realm = Realm()
+    auth = login(realm, token=TOKEN)
+    challenge = f'Bearer realm="{REALM}",scope="s"'
+    assert ask(auth, challenge) == "Bearer t1"
+    assert ask(auth, challenge, host="evil.example") == "Bearer t2"
+    assert [header for _, header in realm.asked] == [BASIC, None]
+    assert auth.header("nvcr.io", "nvidia/cuda") == "Bearer t1"
+
+
+@pytest.mark.parametrize(
+    ("base", "https", "realm", "allowed"),
+    [
+        ("registry.example", True, "http://auth.example/t", False),
+        ("registry.example", True, "http://127.0.0.1:9/t", False),
+        ("registry.example", True, "HTTP://auth.example/t", False),
+        ("registry.example", False, "http://auth.example/t", True),
+        ("127.0.0.1:5000", True, "http://127.0.0.1:5001/t", True),
+        ("localhost:5000", True, "http://localhost/t", True),
+        ("127.0.0.1:5000", True, "http://auth.example/t", False),
+        ("127.0.0.1:5000", False, "http://auth.example/t", True),
+        ("127.0.0.1:5000", True, "https://auth.example/t", True),
+    ],
+)
+def test_where_plain_http_is_allowed(base: str, https: bool, realm: str, allowed: bool) -> None:
+    asked = Realm()
+    auth = login(asked, token=TOKEN, client="quay", base=base, https=https)
+    if allowed:
+        assert ask(auth, f'Bearer realm="{realm}"', host=base) == "Bearer t1"
+    else:
+        with pytest.raises(RegistryError, match="plain http"):
+            ask(auth, f'Bearer realm="{realm}"', host=base)
+        assert not asked.asked
+
+
+def test_a_login_without_a_repository_asks_for_no_scope() -> None:
+    realm = Realm()
+    auth = login(realm)
+    assert auth.answer("nvcr.io", "", [f'Bearer realm="{REALM}",scope=""'], attempt=0, what="its API") == "Bearer t1"
+    assert realm.asked == [(REALM, None)]
+    assert auth.wanted is not None and (auth.wanted.scheme, auth.wanted.realm_host) == ("bearer", "auth.example")

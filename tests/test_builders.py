@@ -124,10 +124,11 @@ def test_a_program_that_stops_to_read_says_why(install: Callable[[str, str], Pat
 
 def test_a_program_gets_no_secret(install: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SREGISTRY_NVIDIA_TOKEN", "secret")
+    monkeypatch.setenv("APPTAINER_DOCKER_PASSWORD", "secret")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     lines = program.run([install("tool", "env >&2; pwd >&2")], folder=Path("/"), environment={"MORE": "1"})
     assert not any(line.startswith(("SREGISTRY_", "SOURCE_DATE_EPOCH")) for line in lines)
-    assert "MORE=1" in lines and lines[-1] == "/"
+    assert "MORE=1" in lines and lines[-1] == "/" and not any(line.endswith("=secret") for line in lines)
 
 
 def test_what_a_program_started_ends_with_it(install: Callable[[str, str], Path], tmp_path: Path) -> None:

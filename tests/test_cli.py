@@ -108,7 +108,7 @@ def test_unknown(database: Path, capsys: pytest.CaptureFixture[str], command: st
 def test_bad_settings(database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SREGISTRY_CLIENT", "hub")
     assert main(["images"]) == 2
-    assert capsys.readouterr().err == "error: SREGISTRY_CLIENT: 'hub' is unknown; one of nvidia, docker, quay, ghcr, oci\n"
+    assert capsys.readouterr().err == "error: SREGISTRY_CLIENT: 'hub' is unknown; one of nvidia, docker, quay, ghcr, oci, oras\n"
 
 
 def test_the_file_of_the_current_folder(database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,8 @@ def test_variables_go_before_the_row() -> None:
         ("NOHTTPS", "x"),
         ("TOKEN", "two\nlines"),
         ("TOKEN", "tökén"),
+        ("USERNAME", "two\nlines"),
+        ("USERNAME", "a:b"),
     ],
 )
 def test_a_bad_variable_is_named_and_a_token_is_not_shown(variable: str, value: str) -> None:
@@ -159,7 +161,8 @@ def test_a_bad_variable_is_named_and_a_token_is_not_shown(variable: str, value: 
         assert value not in str(caught.value)
 
 
-def test_the_registries_are_data() -> None:
+def test_the_registries_are_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(TOP)  # where the package's own file is the working folder's
     rows = yaml.safe_load((TOP / "config/registries.yaml").read_bytes())
     assert tuple(rows) == clients()
     assert not any("token" in row for row in rows.values())
@@ -182,6 +185,13 @@ BASE = {"SREGISTRY_NVIDIA_BASE": "127.0.0.1:5000", "SREGISTRY_NVIDIA_TOKEN": "se
         ("localhost:5001/one", "oci", "localhost:5001/one:latest", None),
         ("evil.example/a/b", "oci", "evil.example/a/b:latest", None),
         ("docker://evil.example/a/b", "oci", "evil.example/a/b:latest", None),
+        ("docker://a/b:1", "docker", "registry-1.docker.io/a/b:1", None),
+        ("docker://docker.io/busybox", "docker", "registry-1.docker.io/library/busybox:latest", None),
+        ("quay://a/b", "quay", "quay.io/a/b:latest", "other"),
+        ("ghcr://a/b/c:1", "ghcr", "ghcr.io/a/b/c:1", None),
+        ("oras://quay.io/a/b:1", "quay", "quay.io/a/b:1", "other"),
+        ("oras://localhost:5001/one:1", "oci", "localhost:5001/one:1", None),
+        ("oci://docker.io/busybox", "docker", "registry-1.docker.io/library/busybox:latest", None),
     ],
 )
 def test_a_host_has_its_own_client_and_token(text: str, client: str, found: str, token: str | None) -> None:
@@ -190,10 +200,90 @@ def test_a_host_has_its_own_client_and_token(text: str, client: str, found: str,
     assert settings.base == reference.registry
 
 
-@pytest.mark.parametrize("text", ["gopher://a/b", "oci://name", "UPPER/case", "", "a/b:", "nvidia://"])
+@pytest.mark.parametrize("text", ["gopher://a/b", "oci://name", "oras://a/b:1", "UPPER/case", "", "a/b:", "nvidia://"])
 def test_what_names_no_image(text: str) -> None:
     with pytest.raises((ConfigError, InvalidReference)):
         locate(text, "nvidia", {})
+
+
+def test_any_host_is_not_the_host_of_the_variable() -> None:
+    environ = {"SREGISTRY_OCI_BASE": "mine.example", "SREGISTRY_OCI_TOKEN": "secret"}
+    settings, reference = locate("oci://a/b:1", "nvidia", environ)
+    assert (str(reference), settings.token) == ("mine.example/a/b:1", "secret")
+    settings, reference = locate("other.example/a/b:1", "nvidia", environ)
+    assert (str(reference), settings.base, settings.token) == ("other.example/a/b:1", "other.example", None)
+
+
+# -- registries of one's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The registries.yaml of a working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    return tmp_path / "config/registries.yaml"
+
+
+def test_the_working_folder_adds_and_replaces_registries(own: Path) -> None:
+    own.write_text(
+        "my-lab: {base: 'lab.example:5000', aliases: [lab], collection: team, version: v3, username: me, token: LAB_KEY,"
+        " https: no, rate: 2.5}\n"
+        "quay: {base: quay.example}\n"
+    )
+    assert clients() == ("nvidia", "docker", "quay", "ghcr", "oci", "oras", "my-lab")
+    settings, reference = locate("my-lab://tool:1", "nvidia", {"LAB_KEY": "secret", "SREGISTRY_MY_LAB_TOKEN": "unused"})
+    assert str(reference) == "lab.example:5000/team/tool:1"
+    assert settings == RegistrySettings(
+        client="my-lab",
+        base="lab.example:5000",
+        collection="team",
+        https=False,
+        version="v3",
+        username="me",
+        token="secret",
+        token_variable="LAB_KEY",
+        rate=2.5,
+    )
+    assert registry("my-lab", {"SREGISTRY_MY_LAB_NOHTTPS": "no", "SREGISTRY_MY_LAB_BASE": "x.example"}).https
+    assert registry("quay", {}).base == "quay.example"
+    assert locate("quay.io/a/b", "nvidia", {})[0].client == "oci"
+    assert registry("nvidia", {}).rate is None
+    own.write_text("")
+    assert "my-lab" not in clients()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "this is no YAML"),
+        ("[1, 2]", "expected a table"),
+        ("just words", "expected a table"),
+        ("Lab: {}", "'Lab' is no name"),
+        ("1: {}", "'1' is no name"),
+        ("lab:", "lab: expected `key: value` lines"),
+        ("lab: {host: x}", "lab: unknown key 'host'; known keys: base, aliases,"),
+        ("lab: {base: 'https://x'}", "lab.base: expected host"),
+        ("lab: {base: 5}", "lab.base: expected host"),
+        ("lab: {base: x.example, aliases: y.example}", "lab.aliases: expected a list"),
+        ("lab: {base: x.example, aliases: ['y/z']}", "lab.aliases: expected a list"),
+        ("lab: {collection: A/b}", "lab.collection: expected"),
+        ("lab: {version: v2/x}", "lab.version: expected"),
+        ("lab: {username: 'a:b'}", "lab.username: expected"),
+        ("lab: {token: nvapi-s3cret}", "lab.token: expected the name of an environment variable"),
+        ("lab: {https: 2}", "lab.https: expected yes or no"),
+        ("lab: {rate: 0}", "lab.rate: expected requests a second"),
+        ("lab: {rate: yes}", "lab.rate: expected requests a second"),
+        ("lab: {rate: .nan}", "lab.rate: expected requests a second"),
+        ("lab: {rate: fast}", "lab.rate: expected requests a second"),
+    ],
+)
+def test_a_bad_row_is_one_line_that_names_it(own: Path, text: str, said: str) -> None:
+    own.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        clients()
+    assert str(own) in str(caught.value) and "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 # -- targets -------------------------------------------------------------------------------------------

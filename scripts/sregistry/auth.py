@@ -2,35 +2,44 @@
 
 ```
 401 WWW-Authenticate ── parse_challenges ──▶ Bearer ──▶ realm?service=…&scope=… ──▶ token ──▶ "Bearer …"
-                                         └─▶ Basic  ──▶ user name + token        ──────────▶ "Basic …"
+                                         └─▶ Basic  ──▶ user name + password     ──────────▶ "Basic …"
+                             Keyring.find ─▶ registry token ───────────────────────────────▶ "Bearer …"
 ```
 
 Grammar of challenges: RFC 9110, 11.2, 11.3 and 11.6.1; beyond it a bare value may hold any character
 but a blank, a comma and a quote, because registries send `scope=repository:a/b:pull` unquoted. Token
-exchange: docker/distribution's token specification. Credentials go to the client's own registry and to
-the realm that it names, to nobody else, and into no error text.
+exchange: docker/distribution's token specification. Credentials go to the registry that they are for and
+to the realm that it names, to nobody else, and into no error text.
 """
 
 from __future__ import annotations
 
-import base64
+import ipaddress
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+from sregistry.credentials import Credentials, IdentityToken, Keyring, Password, RegistryToken
 from sregistry.errors import AuthenticationError, RegistryError
-from sregistry.settings import RegistrySettings
+from sregistry.settings import ANY, RegistrySettings
 
 #: Seconds that a token is good for when its answer does not say more (token specification).
 TOKEN_LIFETIME = 60
 #: Seconds before its end at which a token is not used any more.
 _MARGIN = 5
 _LONGEST_LIFETIME = 86_400
-_USERNAMES = {"nvidia": "$oauthtoken"}
+_CLIENT_ID = "sregistry"
+#: What to export, where it is not the token of the client.
+_ADVICE = {
+    "docker": "SREGISTRY_DOCKERHUB_USERNAME and SREGISTRY_DOCKERHUB_PASSWORD, or use docker login",
+    ANY: "DOCKER_USERNAME and DOCKER_PASSWORD, or use docker login",
+}
+#: Statuses of a realm that knows no OAuth2 (docker/distribution, "Oauth2 Token Authentication").
+_NO_OAUTH2 = (404, 405)
 
 _SEPARATOR = re.compile(r"[\s,]*")
 _BLANKS = re.compile(r"\s*")
@@ -61,6 +70,7 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 def _parse_header(text: str) -> list[Challenge]:
     found: list[tuple[str, dict[str, str]]] = []
+    current: dict[str, str] = {}
     position = _skip(_SEPARATOR, text, 0)
     while word := _WORD.match(text, position):
         equals = _EQUALS.match(text, word.end())
@@ -71,11 +81,15 @@ def _parse_header(text: str) -> list[Challenge]:
                 value, position = re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), quoted.end()
             else:
                 value, position = (bare[0], bare.end()) if bare else ("", equals.end())
-            found[-1][1].setdefault(word[0].lower(), value)
+            current.setdefault(word[0].lower(), value)
         elif equals:
             break
         else:
             found.append((word[0].lower(), {}))
+            # A scheme's parameters follow a blank. What a comma follows may be the rest of a bare value,
+            # scope=repository:a/b:pull,push,service=…, and what comes then belongs where that does.
+            if not current or text[word.end() : word.end() + 1] != ",":
+                current = found[-1][1]
             position = _skip(_BLANKS, text, word.end())
             position = _skip_token68(text, position)
         position = _skip(_SEPARATOR, text, position)
@@ -101,13 +115,25 @@ class Answer(NamedTuple):
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Login:
-    """How a repository wants to be asked, from its first challenge: Basic when realm is None."""
+class Ask(Protocol):
+    """Asks a realm with this Authorization header (None: without): a GET, or a POST of a form."""
 
-    realm: str | None
-    service: str | None
-    scope: str | None
+    def __call__(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a repository wants to be asked, from its first challenge; without a realm credentials are sent as they are."""
+
+    scheme: str
+    realm: str | None = None
+    service: str | None = None
+    scope: str | None = None
+
+    @property
+    def realm_host(self) -> str | None:
+        """host[:port] of the realm: all that messages show of it."""
+        return urlsplit(self.realm).netloc.rpartition("@")[2] if self.realm else None
 
 
 class _Token(NamedTuple):
@@ -119,18 +145,20 @@ class Authenticator:
     """Knows which Authorization header a repository wants; one object a client.
 
     Args:
-        settings: of the client; their token is for the host `settings.base` only.
-        ask: sends a GET to a realm with this Authorization header (None: without).
+        settings: of the client.
+        ask: sends a request to a realm.
+        keyring: the user's credentials; asked for none before a registry wants a login.
         clock: seconds that never go back.
     """
 
-    def __init__(
-        self, settings: RegistrySettings, ask: Callable[[str, str | None], Answer], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._settings, self._ask, self._clock = settings, ask, clock
-        self._logins: dict[tuple[str, str], _Login] = {}
-        self._tokens: dict[_Login, _Token] = {}
+    def __init__(self, settings: RegistrySettings, ask: Ask, keyring: Keyring, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._ask, self._keyring, self._clock = settings, ask, keyring, clock
+        self._logins: dict[tuple[str, str], Login] = {}
+        # By host as well: a token that one registry's credentials got is none of another's business, even if it names the same realm.
+        self._tokens: dict[tuple[str, Login], _Token] = {}
         self._seen: set[str] = set()
+        #: What was asked for last, whether it was given or not.
+        self.wanted: Login | None = None
 
     def header(self, host: str, repository: str) -> str | None:
         """Return the header to send without having been asked, None when none is known or needed."""
@@ -138,10 +166,10 @@ class Authenticator:
         if login is None:
             return None
         if login.realm is None:
-            return self._basic(host)
-        token = self._tokens.get(login)
+            return self._direct(host, repository)
+        token = self._tokens.get((host, login))
         if token is None or token.until <= self._clock():
-            return self._fetch(host, login, repository)
+            return self._fetch(host, repository, login, repository)
         return f"Bearer {token.text}"
 
     def answer(self, host: str, repository: str, challenges: Iterable[str], *, attempt: int, what: str) -> str:
@@ -159,6 +187,7 @@ class Authenticator:
         Raises:
             AuthenticationError: login is refused, or only unknown schemes are offered.
             RegistryError: the realm is unreachable or gives no token.
+            ConfigError: the user's credentials can't be read.
         """
         offered = parse_challenges(challenges)
         bearer = next((c for c in offered if c.scheme == "bearer" and c.parameters.get("realm")), None)
@@ -169,53 +198,60 @@ class Authenticator:
             if wider.get("error") == "insufficient_scope" and scope and scope != login.scope and attempt < 2:
                 login = replace(login, scope=scope)
             elif attempt > 0:
-                raise self.refusal(host, what, "401")
+                raise self.refusal(host, what, "401", repository)
         elif login is not None:
-            raise self.refusal(host, what, "401")
-        elif bearer:
-            login = self._bearer(host, repository, bearer)
-        elif any(challenge.scheme == "basic" for challenge in offered):
-            login = _Login(None, None, None)
+            raise self.refusal(host, what, "401", repository)
         else:
+            login = self._choose(host, repository, offered, bearer)
+        self.wanted = login
+        if login is None:
             schemes = ", ".join(sorted({challenge.scheme for challenge in offered}))
-            raise self.refusal(host, what, f"401, it asks for {schemes}" if schemes else "401")
-        self._tokens.pop(login, None)
-        if login.realm is not None:
-            header = self._fetch(host, login, what)
-        else:
-            basic = self._basic(host)
-            if basic is None:
-                raise self.refusal(host, what, "401")
-            header = basic
+            self._keyring.find(host, repository)
+            raise self.refusal(host, what, f"401, it asks for {schemes}" if schemes else "401", repository)
+        self._tokens.pop((host, login), None)
+        header = self._fetch(host, repository, login, what) if login.realm else self._direct(host, repository)
+        if header is None:
+            useless = self._keyring.find(host, repository) is not None
+            raise self.refusal(host, what, "401, it wants no identity token but a password" if useless else "401", repository)
         self._logins[host, repository] = login
         return header
 
-    def refusal(self, host: str, what: str, detail: str) -> AuthenticationError:
+    def refusal(self, host: str, what: str, detail: str, repository: str = "") -> AuthenticationError:
         """Return the error for access that *host* denied; it says what to export, never what was sent."""
-        settings = self._settings
+        settings, variable = self._settings, self._settings.token_variable
+        found = self._keyring.known(host, repository)
+        if found is not None:
+            name, check = f"the credentials of {found.source}", "them and that their"
+            if found.source == variable:
+                name, check = f"the token of {variable}", f"{variable} and that its"
+            return AuthenticationError(f"{host} refuses {what} with {name} ({detail})", hint=f"check {check} owner may read this image")
+        problems = "".join(f"; {problem}" for problem in self._keyring.problems)
+        if settings.client == "nvidia" and host == settings.base:
+            message = f"You must have an Nvidia GPU cloud token to use it. {host} refuses {what} without one ({detail})"
+            return AuthenticationError(message, hint=f"export {variable}=<your NGC API key>{problems}")
         if host != settings.base:
             hint = f"the image does not exist, or it is private: the credentials of client {settings.client} are for {settings.base} only"
-            return AuthenticationError(f"{host} refuses {what} ({detail})", hint=hint)
-        variable = settings.token_variable
-        if settings.token:
-            hint = f"check {variable} and that its owner may read this image"
-            return AuthenticationError(f"{host} refuses {what} with the token of {variable} ({detail})", hint=hint)
-        if settings.client == "nvidia":
-            message = f"You must have an Nvidia GPU cloud token to use it. {host} refuses {what} without one ({detail})"
-            return AuthenticationError(message, hint=f"export {variable}=<your NGC API key>")
+            return AuthenticationError(f"{host} refuses {what} ({detail})", hint=hint + problems)
         message = f"{host} refuses {what} without a login ({detail})"
-        return AuthenticationError(message, hint=f"export {variable}=<your token>, or the image does not exist")
+        hint = f"export {_ADVICE.get(settings.client, f'{variable}=<your token>')}, or the image does not exist"
+        return AuthenticationError(message, hint=hint + problems)
 
     def redact(self, text: str) -> str:
         """Return *text*, from a server, without any credential that it may repeat."""
-        secrets = list(self._seen)
-        if self._settings.token:
-            secrets += [self._settings.token, quote(self._settings.token, safe=""), self._credentials()]
-        for secret in sorted(secrets, key=len, reverse=True):
+        for secret in sorted({*self._seen, *self._keyring.secrets()}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
-    def _bearer(self, host: str, repository: str, challenge: Challenge) -> _Login:
+    def _choose(self, host: str, repository: str, offered: list[Challenge], bearer: Challenge | None) -> Login | None:
+        """Return how to log in, Bearer if it is offered; None for a host that offers nothing that is known here."""
+        basic = any(challenge.scheme == "basic" for challenge in offered)
+        if not bearer and not basic:
+            return None
+        if isinstance(self._keyring.find(host, repository), RegistryToken):
+            return Login("bearer" if bearer else "basic")
+        return self._bearer(host, repository, bearer) if bearer else Login("basic")
+
+    def _bearer(self, host: str, repository: str, challenge: Challenge) -> Login:
         """Return the login that a Bearer challenge asks for; the realm's own query may hold both names."""
         realm = challenge.parameters["realm"]
         try:
@@ -226,44 +262,65 @@ class Authenticator:
             valid = False
         if not valid:
             raise RegistryError(f"{host} names a login service that is no address: {realm[:80]!r}")
-        if parts.scheme == "http" and host == self._settings.base and self._settings.https:
+        if parts.scheme == "http" and not self._may_be_plain(host, realm):
             raise RegistryError(f"{host} wants the login sent over plain http to {parts.hostname}", hint="this is refused")
         service = None if "service" in query else challenge.parameters.get("service")
         # an empty scope (nvcr.io on /v2/) opens nothing
-        scope = None if "scope" in query else challenge.parameters.get("scope") or f"repository:{repository}:pull"
-        return _Login(realm, service, scope)
+        whole = f"repository:{repository}:pull" if repository else None
+        scope = None if "scope" in query else challenge.parameters.get("scope") or whole
+        return Login("bearer", realm, service, scope)
 
-    def _fetch(self, host: str, login: _Login, what: str) -> str:
+    def _may_be_plain(self, host: str, realm: str) -> bool:
+        """Tell whether a realm may be asked over plain http: the registry itself is, or both are on this machine."""
+        if not self._settings.https and host == self._settings.base:
+            return True
+        return is_loopback(f"//{host}") and (not self._settings.https or is_loopback(realm))
+
+    def _fetch(self, host: str, repository: str, login: Login, what: str) -> str:
         """Get a token from the realm, keep it, and return the header."""
-        assert login.realm is not None
-        wanted = [(name, value) for name, value in (("service", login.service), ("scope", login.scope)) if value]
-        address = login.realm.partition("#")[0]
-        if wanted:
-            address += ("&" if "?" in address else "?") + urlencode(wanted)
-        answer = self._ask(address, self._basic(host))
+        answer = self._exchange(login, self._keyring.find(host, repository))
         if answer.status in (401, 403):
-            raise self.refusal(host, what, f"{answer.status} from the login service")
-        realm_host = urlsplit(login.realm).netloc.rpartition("@")[2]
+            raise self.refusal(host, what, f"{answer.status} from the login service", repository)
         if answer.status != 200:
-            raise RegistryError(f"the login service {realm_host} of {host} gives no token ({answer.status})", hint="try again later")
+            raise RegistryError(f"the login service {login.realm_host} of {host} gives no token ({answer.status})", hint="try again later")
         text, lifetime = _read_token(answer.body)
         if text is None:
             raise RegistryError(
-                f"the login service {realm_host} of {host} answers without a token", hint="is it behind a proxy or a portal?"
+                f"the login service {login.realm_host} of {host} answers without a token", hint="is it behind a proxy or a portal?"
             )
-        self._tokens[login] = _Token(text, self._clock() + lifetime - _MARGIN)
+        self._tokens[host, login] = _Token(text, self._clock() + lifetime - _MARGIN)
         self._seen.add(text)
         return f"Bearer {text}"
 
-    def _basic(self, host: str) -> str | None:
-        """Return the user's credentials for *host* as a header; they belong to the client's registry only."""
-        if host != self._settings.base or not self._settings.token:
-            return None
-        return f"Basic {self._credentials()}"
+    def _exchange(self, login: Login, credentials: Credentials | None) -> Answer:
+        """Ask the realm for a token: OAuth2 with an identity token, else a GET with what there is."""
+        assert login.realm is not None
+        wanted = {name: value for name, value in (("service", login.service), ("scope", login.scope)) if value}
+        address = login.realm.partition("#")[0]
+        if isinstance(credentials, IdentityToken):
+            form = {"grant_type": "refresh_token", "client_id": _CLIENT_ID, **wanted, "refresh_token": credentials.token}
+            answer = self._ask(address, None, form)
+            if answer.status not in _NO_OAUTH2:
+                return answer
+        if wanted:
+            address += ("&" if "?" in address else "?") + urlencode(wanted)
+        return self._ask(address, credentials.basic if isinstance(credentials, (Password, IdentityToken)) else None)
 
-    def _credentials(self) -> str:
-        name = self._settings.username or _USERNAMES.get(self._settings.client, "token")
-        return base64.b64encode(f"{name}:{self._settings.token}".encode()).decode()
+    def _direct(self, host: str, repository: str) -> str | None:
+        """Return the user's credentials as a header; an identity token is for realms only."""
+        credentials = self._keyring.find(host, repository)
+        if isinstance(credentials, RegistryToken):
+            return f"Bearer {credentials.token}"
+        return credentials.basic if isinstance(credentials, Password) else None
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address is on this machine."""
+    name = urlsplit(url).hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _read_token(body: bytes) -> tuple[str | None, float]:

@@ -4,6 +4,7 @@
 sregistry images [QUERY …] [--json]     the records, oldest first
 sregistry inspect URI                   one record, as JSON
 sregistry get URI                       path of a local image, address of a remote one
+sregistry login-check [REGISTRY]        what would be sent to a registry, and whether it accepts it
 sregistry serve DIR                     an OCI image layout as a registry
 sregistry version
 ```
@@ -83,6 +84,19 @@ def _get(options: argparse.Namespace) -> None:
     print(record.location)
 
 
+def _login_check(options: argparse.Namespace) -> None:
+    """Print what would be sent, names only, and what the registry says to it; a refusal is an error."""
+    from sregistry.login import check
+    from sregistry.settings import Settings, from_file
+
+    client = Settings.load(file=from_file(), environ=os.environ).client
+    found = check(options.registry or client, client, os.environ)
+    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(found.lines()))
+    if found.error:
+        sys.stdout.flush()
+        raise found.error
+
+
 def _serve(options: argparse.Namespace) -> None:
     """Serve a layout until Ctrl-C."""
     from sregistry.serve import run
@@ -138,6 +152,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("get", help="say where an image is", description="Print the path of an image.")
     command.add_argument("uri", metavar="URI")
     command.set_defaults(run=_get)
+
+    command = commands.add_parser(
+        "login-check",
+        help="try the login at a registry",
+        description="Say which credentials a registry would get, by name, and whether it accepts them.",
+    )
+    command.add_argument(
+        "registry", nargs="?", metavar="REGISTRY", help="a client, host[:port], or a reference such as nvcr.io/nvidia/cuda"
+    )
+    command.add_argument("--json", action="store_true", help="the same as JSON")
+    command.set_defaults(run=_login_check)
 
     command = commands.add_parser(
         "serve", help="serve an OCI image layout", description="Serve an OCI image layout as a read-only registry."

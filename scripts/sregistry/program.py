@@ -149,8 +149,10 @@ def _last_words(text: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The environment but for sregistry's own variables, a token among them, and what sets times in images."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("SREGISTRY_") and key != "SOURCE_DATE_EPOCH"}
+    """The environment but for sregistry's own variables, tokens and passwords, and what sets times in images."""
+    from sregistry.credentials import without_secrets
+
+    return {name: value for name, value in without_secrets(os.environ).items() if name != "SOURCE_DATE_EPOCH"}
 
 
 def _unstarted(command: Sequence[str | Path], error: OSError) -> ImageError:

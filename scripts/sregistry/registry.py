@@ -16,7 +16,6 @@ it, and it is none of their business) and because requests would read `~/.netrc`
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import os
 import random
 import re
@@ -24,7 +23,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -38,11 +37,13 @@ from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util.retry import Retry
 
 from sregistry import __version__
-from sregistry.auth import Answer, Authenticator
+from sregistry.auth import Answer, Authenticator, Login, is_loopback
+from sregistry.credentials import Keyring
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
 from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
 from sregistry.pace import Pace, limit_of, reset_of
 from sregistry.reference import Reference
+from sregistry.registries import variable
 from sregistry.settings import RegistrySettings
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
@@ -155,6 +156,7 @@ class RegistryClient:
         session: made by `new_session`, and closed by who made it; without one the client makes its own.
         patience: time-outs, and repetitions of bodies that broke off.
         pace: keeps the requests to the registry apart.
+        keyring: the user's credentials; those of the process's environment without one.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class RegistryClient:
         session: requests.Session | None = None,
         patience: Patience | None = None,
         pace: Pace | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self.settings = settings
         self.patience = patience or Patience()
@@ -170,7 +173,7 @@ class RegistryClient:
         self._login = threading.Lock()
         self._own = session is None
         self._session = session or new_session(self.patience)
-        self._auth = Authenticator(settings, self._ask_realm)
+        self._auth = Authenticator(settings, self._ask_realm, keyring or Keyring(settings, os.environ))
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -217,6 +220,27 @@ class RegistryClient:
                 f"{reference.registry} answers {kind} in place of the manifest of {what}", hint="check that this host is a registry"
             )
         return document
+
+    def log_in(self, repository: str) -> Login | None:
+        """Log in as a pull of *repository* would, or without one ("") as far as the registry's API.
+
+        Returns:
+            What the registry asked for, None for nothing.
+
+        Raises:
+            RegistryError, AuthenticationError: as `get_manifest`.
+        """
+        host = self.settings.base
+        # distribution-spec, "Checking if the registry supports the API" and "Listing Tags": neither needs a tag
+        url = f"{self._scheme(host)}://{host}/{self.settings.version}/" + (f"{repository}/tags/list?n=1" if repository else "")
+        reference = Reference(registry=host, repository=repository, tag=None)
+        _drain(self._get(reference, url, {}, repository or "its API"))
+        return self.wanted
+
+    @property
+    def wanted(self) -> Login | None:
+        """The login that the registry asked for last, whether it was accepted or not."""
+        return self._auth.wanted
 
     def get_document(self, reference: Reference, blob: Descriptor) -> bytes:
         """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
@@ -282,11 +306,11 @@ class RegistryClient:
         """Return http only where it was asked for: the client's own registry, or this machine."""
         if self.settings.https:
             return "https"
-        return "http" if host == self.settings.base or _is_loopback(f"//{host}") else "https"
+        return "http" if host == self.settings.base or is_loopback(f"//{host}") else "https"
 
     def _switch(self) -> str:
         """Return the name of the variable that turns https off."""
-        return f"SREGISTRY_{self.settings.client.upper()}_NOHTTPS"
+        return variable(self.settings.client, "NOHTTPS")
 
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
@@ -318,12 +342,13 @@ class RegistryClient:
         if response.status_code == 200 or response.status_code in also:
             return response
         if response.status_code in (401, 403) and _origin(response.url) == _origin(url):
-            raise self._auth.refusal(host, what, self._detail(response)[1])
+            raise self._auth.refusal(host, what, self._detail(response)[1], reference.repository)
         raise self._failure(response, host, what)
 
-    def _ask_realm(self, url: str, header: str | None) -> Answer:
-        """Send a GET to a token service."""
-        response = self._follow(url, {"Accept": "application/json"}, header)
+    def _ask_realm(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer:
+        """Send a GET, or a POST of *form*, to a token service; a form follows no redirect, because it holds a secret."""
+        accept = {"Accept": "application/json"}
+        response = self._follow(url, accept, header) if form is None else self._send(url, accept, header, form)
         return Answer(response.status_code, _read(response, _host(url), "a token", _MAX_TOKEN))
 
     def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
@@ -347,16 +372,20 @@ class RegistryClient:
                 raise RegistryError(f"{host} redirects from https to plain http on {_host(url)}", hint="this is refused")
         raise RegistryError(f"{_host(first)} redirects more than {_MAX_REDIRECTS} times")
 
-    def _send(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
-        """Send one GET; its body is yet to be read.
+    def _send(
+        self, url: str, headers: dict[str, str], authorization: str | None, form: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        """Send one GET, or a POST of *form*; the answer's body is yet to be read.
 
         The adapter is called directly: Session.send would read the whole body of a redirect.
         """
         try:
-            prepared = self._session.prepare_request(requests.Request("GET", url, headers=headers, auth=_Authorization(authorization)))
+            method = "GET" if form is None else "POST"
+            request = requests.Request(method, url, headers=headers, data=form, auth=_Authorization(authorization))
+            prepared = self._session.prepare_request(request)
             assert prepared.url is not None
             environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-            if _is_loopback(prepared.url):  # no proxy reaches this machine, whatever NO_PROXY says
+            if is_loopback(prepared.url):  # no proxy reaches this machine, whatever NO_PROXY says
                 environment["proxies"] = {}
             if not self.settings.verify:  # requests would let REQUESTS_CA_BUNDLE go before it
                 environment["verify"] = False
@@ -477,15 +506,6 @@ def _host(url: str | None) -> str:
         return parts.netloc.rpartition("@")[2] if parts.hostname else ""
     except ValueError:
         return ""
-
-
-def _is_loopback(url: str) -> bool:
-    """Tell whether an address is on this machine."""
-    name = urlsplit(url).hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _stream(response: requests.Response, host: str) -> Iterator[bytes]:

@@ -11,7 +11,6 @@ shows up nowhere else.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.compression import Compression
-from sregistry.errors import ConfigError, InvalidReference
+from sregistry.errors import ConfigError
 from sregistry.oci import Platform
-from sregistry.reference import Reference
+from sregistry.registries import is_host, owners, rows, variable
 
 #: Format → ending of the file's name.
 FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
@@ -63,7 +62,10 @@ _TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrySettings:
-    """How to reach one registry; `token` is read from the variable `token_variable`."""
+    """How to reach one registry; `token` is read from the variable `token_variable`.
+
+    `rate` is in requests a second, None without a limit.
+    """
 
     client: str
     base: str
@@ -227,33 +229,39 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
         client: a row of registries.yaml.
         environ: ``SREGISTRY_<CLIENT>_BASE``, ``…_NOHTTPS``, ``…_VERSION``, ``…_USERNAME`` and the
             token's variable go before the row.
-        fallback: host[:port] where neither says one, as for the client of any host.
+        fallback: host[:port] that a reference names; it counts for a client of any host.
 
     Raises:
         ConfigError: an unknown client, or a variable with a bad value.
     """
-    rows = _registries()
-    if client not in rows:
-        raise ConfigError(f"client {client!r} is unknown", hint="one of " + ", ".join(rows))
-    row = rows[client]
-    prefix = f"SREGISTRY_{client.upper()}_"
-    variable = f"{prefix}TOKEN"
-    token = (environ.get(variable) or "").strip() or None
+    known = rows()
+    if client not in known:
+        raise ConfigError(f"client {client!r} is unknown", hint="one of " + ", ".join(known))
+    row = known[client]
+    own = _host(environ.get(variable(client, "BASE")) or row.base, variable(client, "BASE"))
+    base = own if row.base or not fallback else fallback
+    # The token of a client of any host is for the host that _BASE names, not for whatever a reference does.
+    token = (environ.get(row.token) or "").strip() or None if base == own else None
     if token and not (token.isascii() and token.isprintable()):
-        raise ConfigError(f"{variable}: holds characters that no token has", hint="export it again, without blanks or line ends")
-    version = environ.get(f"{prefix}VERSION") or str(row.get("version", "v2"))
+        raise ConfigError(f"{row.token}: holds characters that no token has", hint="export it again, without blanks or line ends")
+    username = environ.get(variable(client, "USERNAME")) or row.username
+    if username and (not username.isprintable() or ":" in username):
+        raise ConfigError(f"{variable(client, 'USERNAME')}: holds characters that no user name has", hint="export it again")
+    version = environ.get(variable(client, "VERSION")) or row.version
     if not re.fullmatch(r"[A-Za-z0-9._-]+", version):
-        raise ConfigError(f"{prefix}VERSION: {version!r} is no version", hint="such as v2")
+        raise ConfigError(f"{variable(client, 'VERSION')}: {version!r} is no version", hint="such as v2")
+    switch = environ.get(variable(client, "NOHTTPS")) or ""
     return RegistrySettings(
         client=client,
-        base=_host(environ.get(f"{prefix}BASE") or str(row.get("base", "")) or fallback, f"{prefix}BASE"),
-        collection=str(row.get("collection", "")),
-        https=not flag(environ.get(f"{prefix}NOHTTPS", ""), f"{prefix}NOHTTPS"),
+        base=_host(base, variable(client, "BASE")),
+        collection=row.collection,
+        https=not flag(switch, variable(client, "NOHTTPS")) if switch else row.https,
         version=version,
-        username=environ.get(f"{prefix}USERNAME") or row.get("username"),
+        username=username,
         token=token,
-        token_variable=variable,
+        token_variable=row.token,
         verify=not unverified(environ),
+        rate=row.rate,
     )
 
 
@@ -263,28 +271,23 @@ def unverified(environ: Mapping[str, str]) -> bool:
 
 
 def _host(base: str, name: str) -> str:
-    """Check host[:port]: the reference grammar's judgement, so that both agree."""
-    if not base:
-        return base
-    try:
-        valid = Reference.parse(f"{base}/a/b", registry=base, collection="").registry == base
-    except InvalidReference:
-        valid = False
-    if not valid:
+    """Check host[:port]. Raises ConfigError that blames *name*."""
+    if base and not is_host(base):
         raise ConfigError(f"{name}: {base!r} is no host", hint="write host or host:port, without https:// and path")
     return base
 
 
 def clients() -> tuple[str, ...]:
     """Return the names of the known clients."""
-    return tuple(_registries())
+    return tuple(rows())
 
 
 def client_of(host: str, environ: Mapping[str, str]) -> str:
     """Return the client whose registry is *host*, else `ANY`: a token goes to no other host than its own."""
-    for client, row in _registries().items():
-        if host == (environ.get(f"SREGISTRY_{client.upper()}_BASE") or row.get("base")) or host in row.get("aliases", ()):
-            return client
+    for row in owners(host, environ):
+        if host == row.base and (environ.get(variable(row.client, "BASE")) or host) != host:
+            continue  # this client is elsewhere now, and so is its token
+        return row.client
     return ANY
 
 
@@ -301,19 +304,3 @@ def from_file(path: Path = Path("config/config.yaml")) -> dict[str, Any]:
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: expected `key: value` lines")
     return keys
-
-
-@functools.cache
-def _registries() -> dict[str, dict[str, Any]]:
-    import yaml
-
-    here = Path(__file__).parent
-    # In the package in a wheel; in the repository, which an editable install points to, beside it.
-    folder = next((f for f in (here / "data" / "config", here.parents[1] / "config") if f.is_dir()), here)
-    try:
-        rows = yaml.safe_load((folder / "registries.yaml").read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"can't read {folder / 'registries.yaml'}: {error}", hint="restore that file") from error
-    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-        raise ConfigError(f"{folder / 'registries.yaml'}: expected a table of registries", hint="restore that file")
-    return rows

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -91,35 +90,48 @@ class Pulled:
 @pytest.fixture(scope="session")
 def registry(layout: images.Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start Debian's docker-registry, push all images, and return HOST:PORT."""
-    folder = tmp_path_factory.mktemp("registry")
+    with docker_registry(tmp_path_factory.mktemp("registry")) as address:
+        images.push(layout, f"http://{address}")
+        yield address
+
+
+@contextlib.contextmanager
+def docker_registry(folder: Path, *, http: str = "", more: str = "") -> Iterator[str]:
+    """Run docker-registry with its data in *folder*; yield HOST:PORT.
+
+    Args:
+        folder: what it holds stays for the next one.
+        http: further keys of `http`, such as `tls: {…}`.
+        more: further lines of its configuration.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
+    keys = f"addr: '{address}'" + (f", {http}" if http else "")
     (folder / "config.yml").write_text(
         "version: 0.1\n"
         "log: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}\n"
-        f"http: {{addr: '{address}'}}\n"
+        f"http: {{{keys}}}\n{more}"
     )
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
     try:
-        _wait(f"http://{address}/v2/", server, folder / "log")
-        images.push(layout, f"http://{address}")
+        _wait(address, server, folder / "log")
         yield address
     finally:
         server.terminate()
         server.wait(10)
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    host, _, port = address.partition(":")
     for _ in range(100):
-        with contextlib.suppress(OSError), opener.open(url, timeout=5):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
             return
         assert server.poll() is None, log.read_text()
         time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer: {log.read_text()}")
+    raise AssertionError(f"{address} does not answer: {log.read_text()}")
 
 
 @pytest.fixture
