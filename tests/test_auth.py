@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sregistry.auth import Answer, Authenticator, Challenge, parse_challenges
 from sregistry.credentials import Keyring
-from sregistry.errors import AuthenticationError, ConfigError, RegistryError, SregistryError
+from sregistry.errors import AuthenticationError, ConfigError, RegistryError, SregistryError, UnavailableError
 from tests.scripted import TOKEN, settings
 
 REALM = "https://auth.example/token"
@@ -277,9 +277,11 @@ def test_answers_without_a_token(body: bytes) -> None:
         ask(login(Realm(lambda *_: Answer(200, body))), f"Bearer realm={REALM}")
 
 
-def test_a_realm_in_trouble() -> None:
-    with pytest.raises(RegistryError, match=r"auth\.example of nvcr\.io gives no token \(500\)"):
-        ask(login(Realm(lambda *_: Answer(500, b""))), f"Bearer realm={REALM}")
+@pytest.mark.parametrize(("status", "passing"), [(500, True), (503, True), (429, True), (400, False), (404, False), (302, False)])
+def test_a_realm_in_trouble(status: int, passing: bool) -> None:
+    with pytest.raises(RegistryError, match=rf"auth\.example of nvcr\.io gives no token \({status}\)") as caught:
+        ask(login(Realm(lambda *_: Answer(status, b""))), f"Bearer realm={REALM}")
+    assert isinstance(caught.value, UnavailableError) == passing
 
 
 @pytest.mark.parametrize("realm", ["relative/path", "ftp://h/x", "file:///etc/passwd", "http://[::1", "https://"])

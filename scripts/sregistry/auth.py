@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from sregistry.credentials import Credentials, IdentityToken, Keyring, Password, RegistryToken
-from sregistry.errors import AuthenticationError, RegistryError
+from sregistry.errors import AuthenticationError, RegistryError, UnavailableError
 from sregistry.settings import ANY, RegistrySettings
 
 #: Seconds that a token is good for when its answer does not say more (token specification).
@@ -38,6 +38,8 @@ _ADVICE = {
     "docker": "SREGISTRY_DOCKERHUB_USERNAME and SREGISTRY_DOCKERHUB_PASSWORD, or use docker login",
     ANY: "DOCKER_USERNAME and DOCKER_PASSWORD, or use docker login",
 }
+#: Statuses that time may change, beside those of a server in trouble.
+_PASSING = (408, 425, 429)
 #: Statuses of a realm that knows no OAuth2 (docker/distribution, "Oauth2 Token Authentication").
 _NO_OAUTH2 = (404, 405)
 
@@ -282,7 +284,10 @@ class Authenticator:
         if answer.status in (401, 403):
             raise self.refusal(host, what, f"{answer.status} from the login service", repository)
         if answer.status != 200:
-            raise RegistryError(f"the login service {login.realm_host} of {host} gives no token ({answer.status})", hint="try again later")
+            message = f"the login service {login.realm_host} of {host} gives no token ({answer.status})"
+            if answer.status in _PASSING or answer.status >= 500:
+                raise UnavailableError(message, hint="try again later")
+            raise RegistryError(message, hint="check that this host is a registry")
         text, lifetime = _read_token(answer.body)
         if text is None:
             raise RegistryError(
