@@ -42,19 +42,22 @@ def fetch(client: RegistryClient, reference: Reference, layer: Layer, store: Sto
         with store.lock(f"{blob.digest.algorithm}-{blob.digest.hex}"):
             if not store.has(blob.digest, blob.size):
                 _download(client, reference, blob, store, log or sys.stderr)
+    path = store.blob(blob.digest)
+    size = path.stat().st_size if blob.size is None else blob.size
     return {
         "digest": str(blob.digest),
-        "size": blob.size,
-        "diff_id": str(layer.diff_id),
+        "size": size,
+        "diff_id": None if layer.diff_id is None else str(layer.diff_id),
         "media_type": blob.media_type,
-        "holds": [{"path": str(store.blob(blob.digest)), "size": blob.size}],
+        "holds": [{"path": str(path), "size": size}],
     }
 
 
 def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, log: TextIO) -> None:
     """Fetch a blob; one that broke off is begun again, as often as the client's patience allows."""
     source = f"{reference.registry}/{reference.repository}"
-    print(f"fetching {blob.digest} ({blob.size / 1e6:.1f} MB) of {source}", file=log, flush=True)
+    size = "of unknown size" if blob.size is None else f"{blob.size / 1e6:.1f} MB"
+    print(f"fetching {blob.digest} ({size}) of {source}", file=log, flush=True)
     start = time.monotonic()
     tries = client.patience.retries + 1
     for attempt in range(tries):
@@ -70,7 +73,8 @@ def _download(client: RegistryClient, reference: Reference, blob: Descriptor, st
             print(f"again: {error}", file=log, flush=True)
             client.patience.wait(attempt)
     seconds = max(time.monotonic() - start, 1e-3)
-    print(f"fetched {blob.digest}: {blob.size / 1e6:.1f} MB in {seconds:.1f} s, {blob.size / 1e6 / seconds:.1f} MB/s", file=log, flush=True)
+    got = store.blob(blob.digest).stat().st_size / 1e6
+    print(f"fetched {blob.digest}: {got:.1f} MB in {seconds:.1f} s, {got / seconds:.1f} MB/s", file=log, flush=True)
 
 
 def _chunks(client: RegistryClient, reference: Reference, blob: Descriptor) -> Iterator[bytes]:

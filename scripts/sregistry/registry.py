@@ -35,9 +35,11 @@ from urllib3.util.retry import Retry
 
 from sregistry import __version__
 from sregistry.auth import Answer, Authenticator
+from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
+from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.reference import Reference
+from sregistry.schema1 import payload
 from sregistry.settings import RegistrySettings
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
@@ -162,7 +164,7 @@ class RegistryClient:
         return f"{self._repository_url(reference)}/manifests/{digest or reference.target}"
 
     def get_manifest(self, reference: Reference, digest: Digest | None = None) -> Document:
-        """Get a manifest or an index, as it is.
+        """Get a manifest or an index, as it is; of a signed schema 1 manifest, what its digest is of.
 
         Args:
             reference: what to ask for, and where.
@@ -183,6 +185,8 @@ class RegistryClient:
             return Document(_read(response, reference.registry, what, MAX_DOCUMENT), media_type)
 
         document = self._repeat(get)
+        if digest is None or not digest.matches(document.data):
+            document = document._replace(data=payload(document.data))
         if digest and not digest.matches(document.data):
             raise DigestMismatch(f"{reference.registry} sends another manifest than {what}", hint="the registry or a proxy is broken")
         if document.data.lstrip()[:1] != b"{":
@@ -194,7 +198,7 @@ class RegistryClient:
 
     def get_document(self, reference: Reference, blob: Descriptor) -> bytes:
         """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
-        if blob.size > MAX_DOCUMENT:
+        if (blob.size or 0) > MAX_DOCUMENT:
             raise DocumentError(f"{blob.digest}: {blob.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
         data = self._repeat(lambda: b"".join(self.get_blob(reference, blob)))
         if not blob.digest.matches(data):
@@ -202,7 +206,7 @@ class RegistryClient:
         return data
 
     def get_blob(self, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's bytes, exactly `blob.size` of them; the digest is the reader's to check.
+        """Yield a blob's bytes, exactly `blob.size` of them if that is known; the digest is the reader's to check.
 
         Raises:
             TransferError: the body ended early; another try may help.
@@ -455,10 +459,10 @@ def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str) -> Iterator[b
     received = 0
     for chunk in chunks:
         received += len(chunk)
-        if received > blob.size:
+        if blob.size is not None and received > blob.size:
             raise DigestMismatch(f"{blob.digest}: {host} sends more than the {blob.size} bytes that the manifest declares")
         yield chunk
-    if received < blob.size:
+    if blob.size is not None and received < blob.size:
         raise TransferError(f"{blob.digest}: {host} ended after {received} of {blob.size} bytes", hint="try again later")
 
 
