@@ -110,7 +110,7 @@ def test_an_image_that_is_not_there_fails_later(root: Path, capsys: pytest.Captu
     assert refused["uri"] == "demo/none:1"
     assert "demo/none:1" in refused["error"]
     assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
-    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}}
+    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}, "sifs": []}
     metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json"]
     assert fail(capsys, *metadata) == f"error: {refused['error']}"
     assert not Path("r/manifest.json").exists()  # the next run asks again
