@@ -26,6 +26,17 @@ LAYER = {"mediaType": MediaType.OCI_LAYER + "+gzip", "digest": B, "size": 8}
 MANIFEST: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
 ENTRY = {"mediaType": MediaType.OCI_MANIFEST, "digest": A, "size": 7, "platform": {"os": "linux", "architecture": "amd64"}}
 INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [ENTRY]}
+#: What a layer may be in place of a tar stream, and what it is called.
+REFUSED_LAYERS: list[tuple[dict[str, Any], str]] = [
+    ({"mediaType": "application/vnd.in-toto+json"}, "an attestation"),
+    ({"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json"}, "a cosign signature"),
+    ({"mediaType": MediaType.OCI_LAYER + "+gzip+encrypted"}, "encrypted"),
+    ({"mediaType": MediaType.DOCKER_LAYER + "+encrypted"}, "encrypted"),
+    ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, "a nydus"),
+    ({"annotations": {"containerd.io/snapshot/nydus-bootstrap": "true"}}, "a nydus"),
+    ({"mediaType": "application/vnd.wasm.content.layer.v1+wasm"}, "a WebAssembly module"),
+    ({"mediaType": MediaType.SIF_LAYER}, "a SIF artifact of more or less than one SIF"),
+]
 IMAGE: dict[str, Any] = {
     "os": "linux",
     "architecture": "arm64",
@@ -111,16 +122,7 @@ def test_layer_types(kind: str) -> None:
         ),
         *(
             pytest.param({"layers": [LAYER, {**LAYER, **layer}]}, rf"layers\[1\] is {what}", id=f"layer {what}")
-            for layer, what in [
-                ({"mediaType": "application/vnd.in-toto+json"}, "an attestation"),
-                ({"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json"}, "a cosign signature"),
-                ({"mediaType": MediaType.OCI_LAYER + "+gzip+encrypted"}, "encrypted"),
-                ({"mediaType": MediaType.DOCKER_LAYER + "+encrypted"}, "encrypted"),
-                ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, "a nydus"),
-                ({"annotations": {"containerd.io/snapshot/nydus-bootstrap": "true"}}, "a nydus"),
-                ({"mediaType": "application/vnd.wasm.content.layer.v1+wasm"}, "a WebAssembly module"),
-                ({"mediaType": MediaType.SIF_LAYER}, "a SIF artifact of more or less than one SIF"),
-            ]
+            for layer, what in REFUSED_LAYERS
         ),
     ],
 )
@@ -162,12 +164,13 @@ def test_embedded_content_is_checked() -> None:
     content = b"content"
     item = {**LAYER, "digest": str(Digest.of(content)), "size": len(content), "data": base64.b64encode(content).decode()}
     assert Descriptor.parse(item).data == content
-    for change, message in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"data": "???"}, r"d\.data: expected base64"),
         ({"data": 5}, r"d\.data: expected a string"),
         ({"size": 8}, r"d\.data: expected the 8 bytes of sha256"),
         ({"digest": A}, r"d\.data: expected the 7 bytes of sha256:aaa"),
-    ]:
+    ]
+    for change, message in changes:
         with pytest.raises(DocumentError, match=message):
             Descriptor.parse({**item, **change}, "d")
 
