@@ -326,6 +326,29 @@ def test_nested_indexes_come_last() -> None:
     assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse("amd64"))] == [1, 0]
 
 
+#: A SIF as Apptainer pushes it; and an index with all that an entry may have.
+ARTIFACT: dict[str, Any] = {
+    "schemaVersion": 2,
+    "mediaType": MediaType.OCI_MANIFEST,
+    "config": {"mediaType": MediaType.SIF_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2, "data": "e30="},
+    "layers": [{**LAYER, "mediaType": MediaType.SIF_LAYER, "annotations": {"org.opencontainers.image.title": "x.sif"}}],
+}
+EMBEDDED: dict[str, Any] = {
+    **INDEX,
+    "manifests": [
+        {
+            "mediaType": MediaType.OCI_MANIFEST,
+            "digest": str(Digest.of(b"{}")),
+            "size": 2,
+            "data": "e30=",
+            "artifactType": "application/x",
+            "annotations": {STARGZ: "1"},
+            "urls": ["https://h/x"],
+            "platform": {"os": "linux", "architecture": "arm", "variant": "v7", "os.features": ["x"]},
+        }
+    ],
+}
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -346,7 +369,7 @@ def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@given(st.sampled_from([MANIFEST, INDEX, IMAGE]), st.data())
+@given(st.sampled_from([MANIFEST, INDEX, IMAGE, ARTIFACT, EMBEDDED]), st.data())
 def test_one_value_replaced_never_escapes_as_a_traceback(document: dict[str, Any], data: st.DataObject) -> None:
     document = copy.deepcopy(document)
     for _ in range(data.draw(st.integers(1, 2))):
