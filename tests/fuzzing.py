@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import io
 import json
 import os
@@ -120,7 +121,7 @@ def seeds() -> dict[str, list[bytes]]:
 
 def main(target: str, seconds: float) -> None:
     """Let atheris look for inputs until the time is over."""
-    import atheris
+    atheris = importlib.import_module("atheris")
 
     end = time.monotonic() + seconds
     count = 0

@@ -21,7 +21,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ OCI = "application/vnd.oci.image"
 DOCKER = "application/vnd.docker"
 INDEX = f"{OCI}.index.v1+json"
 LIST = f"{DOCKER}.distribution.manifest.list.v2+json"
+SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
+SIF = "application/vnd.sylabs.sif.layer.v1.sif"
+STARGZ = "containerd.io/snapshot/stargz/toc.digest"
 _REF_NAME = "org.opencontainers.image.ref.name"
 
 Json = dict[str, Any]
@@ -61,6 +64,28 @@ def zstd_frames(data: bytes) -> bytes:
     return skip[0] + skip[1].join(pack(part) for part in _cut(data, 90_001)) + skip[1]
 
 
+def estargz(data: bytes) -> bytes:
+    """Return what eStargz makes: gzip members, and an empty last one that says where the table of contents is."""
+    return gzip_members(data) + _gzip_empty(b"SG" + struct.pack("<H", 22) + b"%016xSTARGZ" % len(data))
+
+
+def stargz(data: bytes) -> bytes:
+    """Return what eStargz' predecessor makes: no subfield around the place."""
+    return gzip_members(data) + _gzip_empty(b"%016xSTARGZ" % len(data))
+
+
+def _gzip_empty(extra: bytes) -> bytes:
+    """Return a gzip member of nothing with an extra field (RFC 1952, 2.3.1.1)."""
+    return b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(extra)) + extra + b"\x01\0\0\xff\xff" + bytes(8)
+
+
+def zstd_chunked(data: bytes) -> bytes:
+    """Return what zstd:chunked makes: frames, then skippable ones: the compressed manifest, the headers, a footer of 64 bytes."""
+    pack = zstandard.ZstdCompressor(level=3).compress
+    extras = [pack(b'{"version":1,"entries":[]}'), pack(b'{"type":"tar-split"}'), struct.pack("<7Q", *range(7)) + b"GNUlInUx"]
+    return b"".join([*map(pack, _cut(data, 50_001)), *(struct.pack("<II", 0x184D2A50, len(extra)) + extra for extra in extras)])
+
+
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
@@ -72,6 +97,9 @@ PACKINGS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "gzip-members": (gzip_members, "+gzip"),
     "zstd": (lambda data: zstandard.ZstdCompressor(level=3).compress(data), "+zstd"),
     "zstd-frames": (zstd_frames, "+zstd"),
+    "estargz": (estargz, "+gzip"),
+    "stargz": (stargz, "+gzip"),
+    "zstd-chunked": (zstd_chunked, "+zstd"),
     "docker-empty": (lambda data: DOCKER_EMPTY, "+gzip"),
 }
 
@@ -83,6 +111,7 @@ class Layer:
     tar: bytes
     blob: bytes
     media_type: str
+    annotations: Mapping[str, str] | None = None
 
     @property
     def diff_id(self) -> str:
@@ -140,9 +169,51 @@ class Layout:
             "schemaVersion": 2,
             "mediaType": f"{DOCKER}.distribution.manifest.v2+json" if docker else f"{OCI}.manifest.v1+json",
             "config": self.add(_json(document), f"{DOCKER}.container.image.v1+json" if docker else f"{OCI}.config.v1+json"),
-            "layers": [self.add(item.blob, f"{DOCKER}.image.rootfs.diff.tar.gzip" if docker else item.media_type) for item in layers],
+            "layers": [
+                self.add(
+                    item.blob,
+                    f"{DOCKER}.image.rootfs.diff.tar.gzip" if docker else item.media_type,
+                    **({"annotations": dict(item.annotations)} if item.annotations else {}),
+                )
+                for item in layers
+            ],
         }
         return self.add(_json(manifest), str(manifest["mediaType"]))
+
+    def sif(self, data: bytes, media_type: str = SIF, config: str = SIF_CONFIG) -> Json:
+        """Keep a SIF as an artifact, as `apptainer push` does, and return the descriptor of its manifest."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": self.add(b"{}", config),
+            "layers": [self.add(data, media_type, annotations={"org.opencontainers.image.title": "image.sif"})],
+        }
+        return self.add(_json(manifest), f"{OCI}.manifest.v1+json")
+
+    def schema1(self, layers: Iterable[Layer], config: Mapping[str, object] | None = None, *, signed: bool = False) -> Json:
+        """Keep an image as Docker did before 2016, with a step that holds nothing after each layer; return its manifest's descriptor.
+
+        A signed one is kept under the digest of its payload, as registries do, so the file has other bytes than its name says.
+        """
+        steps: list[tuple[bytes, Json]] = []
+        for item in layers:
+            steps += [(item.blob, {"container_config": {"Cmd": ["/bin/sh"]}}), (DOCKER_EMPTY, {"throwaway": True})]
+        history = [{"id": f"{number:064x}", "created": "2016-02-03T04:05:06Z", **step} for number, (_, step) in enumerate(steps)]
+        history[-1] |= {"architecture": "amd64", "os": "linux", "config": dict(config or {})}
+        document = {
+            "schemaVersion": 1,
+            "name": "demo/old",
+            "tag": "1",
+            "architecture": "amd64",
+            "fsLayers": [{"blobSum": self.add(blob, "")["digest"]} for blob, _ in reversed(steps)],
+            "history": [{"v1Compatibility": json.dumps(step)} for step in reversed(history)],
+        }
+        data = json.dumps(document, indent=3).encode()
+        if not signed:
+            return self.add(data, f"{DOCKER}.distribution.manifest.v1+json")
+        entry = self.add(data, f"{DOCKER}.distribution.manifest.v1+prettyjws")
+        self.path(entry["digest"]).write_bytes(sign(data))
+        return entry
 
     def index(self, entries: Iterable[tuple[Json, str | None]], media_type: str = INDEX) -> Json:
         """Keep an index of (descriptor, platform) and return its descriptor."""
@@ -170,6 +241,18 @@ class Layout:
     def layers(self, name: str) -> list[bytes]:
         """Return the layer blobs of an image that is no index, in order."""
         return [self.path(item["digest"]).read_bytes() for item in self.read(self._tags[name]["digest"])["layers"]]
+
+
+def sign(data: bytes) -> bytes:
+    """Put a signature into a schema 1 manifest, as libtrust does; nobody can check it, and nobody has to."""
+    head = data.rstrip()[:-1].rstrip()
+    protected = json.dumps({"formatLength": len(head), "formatTail": _base64url(data[len(head) :]), "time": "2016-02-03T04:05:06Z"})
+    signature = {"header": {"alg": "ES256"}, "signature": _base64url(b"none"), "protected": _base64url(protected.encode())}
+    return head + b',\n   "signatures": ' + json.dumps([signature]).encode() + b"\n}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def push(layout: Layout, base: str, names: Iterable[str] | None = None) -> None:
@@ -316,6 +399,26 @@ def empty(layout: Layout) -> None:
     layout.tag("demo/nothing:1", layout.image([nothing], {}, docker=True))
 
 
+def lazy_members() -> list[Member]:
+    """Return a layer with what eStargz adds at its root, and with files of the same names elsewhere."""
+    return [
+        tarball.file(b".no.prefetch.landmark", b"\x0f"),
+        tarball.directory(b"data"),
+        tarball.file(b"data/stargz.index.json", b"a file of the image"),
+        tarball.file(b"data/.prefetch.landmark", b"another"),
+        tarball.file(b"stargz.index.json", b'{"version":1,"entries":[]}'),
+    ]
+
+
+def lazy(layout: Layout) -> None:
+    """Layers for lazy loading: eStargz and zstd:chunked, with the annotation and without; and an ordinary one with such names."""
+    for packing in ("estargz", "stargz", "gzip"):
+        layout.tag(f"demo/lazy:{packing}", layout.image([layer(lazy_members(), packing)], {"Cmd": ["/data"]}))
+    chunked = layer(lazy_members(), "zstd-chunked")
+    layout.tag("demo/lazy:zstd-chunked", layout.image([chunked], {"Cmd": ["/data"]}))
+    layout.tag("demo/lazy:annotated", layout.image([replace(chunked, annotations={STARGZ: _digest(b"toc")})], {"Cmd": ["/data"]}))
+
+
 def multi(layout: Layout) -> None:
     """An index with attestations before, nested indexes, and variants; each image says what it is."""
 
@@ -353,7 +456,7 @@ def broken(layout: Layout) -> None:
     layout.tag("broken/gzip:1", layout.image([Layer(tar=cut.tar, blob=damaged, media_type=cut.media_type)]))
 
 
-IMAGES: tuple[Callable[[Layout], None], ...] = (tiny, runs, static, tricky, odd, sizes, rich, empty, multi, broken)
+IMAGES: tuple[Callable[[Layout], None], ...] = (tiny, runs, static, tricky, odd, sizes, rich, empty, lazy, multi, broken)
 
 
 def build(root: Path) -> Layout:

@@ -13,7 +13,7 @@ import pytest
 
 from sregistry.catalog import Catalog, Record, record
 from sregistry.errors import CatalogError, InvalidReference
-from sregistry.manifest import Document, Resolved
+from sregistry.manifest import Document, Layer, Resolved
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
 
 VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
@@ -177,6 +177,27 @@ def test_the_file(catalog: Catalog) -> None:
     document = json.loads(catalog.path.read_bytes())["images"]["1"]
     assert document["uri"] == "nvidia/tensorflow:17.11"
     assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json"}
+
+
+def test_the_record_of_an_old_image() -> None:
+    text = '{"schemaVersion": 1}'
+    descriptor = Descriptor(media_type=MediaType.SCHEMA1, digest=Digest.of(text.encode()), size=len(text))
+    sizes = [Descriptor(media_type=MediaType.DOCKER_LAYER, digest=Digest.of(b""), size=size) for size in (7, None)]
+    resolved = Resolved(
+        **dict.fromkeys(("uri", "client", "registry", "tag"), "x"),
+        repository="a/b",
+        url="https://h/v2/a/b/manifests/1",
+        digest=descriptor.digest,
+        size=len(text),
+        platform=Platform(architecture="amd64"),
+        config=None,
+        layers=tuple(Layer(blob=blob, diff_id=None) for blob in sizes),
+        documents=(Document(descriptor=descriptor, text=text),),
+        image_config="{}",
+    )
+    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    assert kept.compressed_size == 0, "not known"
+    assert list(kept.metrics) == ["selfLink", "1"]
 
 
 def test_a_record_of_an_image() -> None:

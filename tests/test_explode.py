@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from sregistry.compression import LEVELS, PURE, Codec, Compression
 from sregistry.content import Contents
@@ -133,6 +137,80 @@ def test_wrong_diff_id_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
         explode(store, blob, Digest.of(b"other"), Compression(), 2)
     assert store.has(blob), "a blob that is what the registry published is kept"
     assert not list(tmp_path.glob("exploded/*/*")) and not list((tmp_path / "ingest").iterdir())
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_diff_id_that_nobody_says_is_found_out(tmp_path: Path, plain: bool) -> None:
+    store = Store(tmp_path)
+    data = tar([tarball.file(b"f", TEXT)])
+    blob, diff_id = fill(store, data)
+    if plain:
+        blob = store.add(data)
+    found = explode(store, blob, None, Compression(), 2)
+    assert (found["diff_id"], found["path"]) == (str(diff_id), str(store.exploded(Compression().variant, diff_id)))
+    assert explode(store, blob, diff_id, Compression(), 2) == found
+    path = store.blob(blob)
+    path.write_bytes(path.read_bytes().replace(b"line", b"lime") if plain else path.read_bytes()[:-1])
+    with pytest.raises(StoreError, match="damaged on disk"):  # the blob's digest is all that vouches for it
+        explode(store, blob, None, Compression(), 2)
+    with pytest.raises(StoreError, match="No such file"):
+        explode(store, blob, None, Compression(), 2)
+
+
+def bomb(kind: str) -> tuple[bytes, bytes]:
+    """Return a stream that is small, or whose blob is, and that blob."""
+    if kind == "sparse":
+        with io.BytesIO() as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                member = tarfile.TarInfo("x")
+                map_ = b"0\n".ljust(512, b"\0")
+                member.size = len(map_)
+                names = {"major": "1", "minor": "0", "name": "x", "realsize": str(1 << 60)}
+                member.pax_headers = {f"GNU.sparse.{key}": value for key, value in names.items()}
+                archive.addfile(member, io.BytesIO(map_))
+            data = file.getvalue()
+        return data, data
+    data = tar([tarball.file(b"zeros", bytes(48 << 20))])
+    return data, gzip.compress(data, 1, mtime=0) if kind == "gzip" else zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["diff_id", "no-diff_id"])
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "sparse"])
+def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, kind: str, known: bool) -> None:
+    store = Store(tmp_path)
+    data, blob = bomb(kind)
+    assert len(blob) < 2 << 20
+    digest = store.add(blob)
+    line = rf"^layer {digest}: more than 8388608 bytes uncompressed, the layer_limit; raise layer_limit if you trust the image$"
+    with pytest.raises(LayerError) as caught:
+        explode(store, digest, Digest.of(data) if known else None, Compression(), 2, limit=8 << 20)
+    assert re.fullmatch(line, str(caught.value))
+    assert store.has(digest) and not list(tmp_path.glob("exploded/*/*")) and not list((tmp_path / "ingest").glob("*"))
+
+
+def test_the_limit_is_no_part_of_the_key(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    blob, diff_id = fill(store, tar([tarball.file(b"f", TEXT)]))
+    made = explode(store, blob, diff_id, Compression(), 2, limit=len(TEXT) + 10240)
+    assert explode(store, blob, diff_id, Compression(), 2, limit=1) == made
+
+
+def test_memory_stays_small_when_a_bomb_goes_off(tmp_path: Path) -> None:
+    """A gzip of 384 MiB, up to a limit of 256 MiB: what is in memory follows neither."""
+    store = Store(tmp_path / "docker")
+    one = tar([tarball.file(b"zeros", bytes(64 << 20))])[:-1024]
+    blob = gzip.compress(one, 1, mtime=0) * 6
+    (tmp_path / "layer.json").write_text(json.dumps({"digest": str(store.add(blob)), "diff_id": str(Digest.of(b""))}))
+    # Not getrusage: it begins with what the process had that started this one.
+    code = (
+        "import re, sys; from sregistry.stage import main; code = main(sys.argv[1:]);"
+        " print(re.search(r'VmHWM:\\s*([0-9]+) kB', open('/proc/self/status').read())[1]); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip", "--level", "fast"]
+    more = ["--block-size", str(BLOCK), "--limit", str(256 << 20), "--threads", "2", "--output", "explode.json"]
+    done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "layer_limit" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert int(done.stdout) < 128 << 10, "KiB"
 
 
 def test_a_blob_damaged_on_disk_is_removed_and_named(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import sif
+from sregistry import image, sif
 from sregistry.errors import ImageError, StoreError
+from sregistry.oci import Digest, Platform
 from sregistry.settings import FORMATS
+from sregistry.store import Store
 from tests import engine
 from tests.tarball import Member, directory, file, symlink
 
@@ -111,3 +113,47 @@ def test_an_unwritable_storage_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ImageError, match="choose another folder"):
         engine.build(tmp_path / "store", tmp_path / "file" / "i", LAYERS)
+
+
+def published_sif(root: Path, architecture: str = "amd64") -> tuple[Store, Digest]:
+    """Return a store that holds a SIF as a blob."""
+    made = engine.build(root / "store", root / "made", LAYERS, format="sif", architecture=architecture)
+    store = Store(root / "docker")
+    return store, store.add(Path(made["path"]).read_bytes())
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "unheard-of"])
+def test_a_sif_is_taken_to_the_byte(tmp_path: Path, architecture: str) -> None:
+    store, digest = published_sif(tmp_path, architecture)
+    target = tmp_path / "new" / "x.sif"
+    for _ in range(2):
+        made = image.take(store.blob(digest), digest, target=target, platform=Platform(architecture="amd64"))
+        assert target.read_bytes() == store.blob(digest).read_bytes()
+        assert made == {
+            "path": str(target),
+            "format": "sif",
+            "size": target.stat().st_size,
+            "version": digest.hex,
+            "architecture": "amd64" if architecture == "amd64" else "unknown",
+        }
+    assert stat.S_IMODE(target.stat().st_mode) & 0o700 == 0o700
+    assert [path.name for path in target.parent.iterdir()] == ["x.sif"]
+
+
+def test_what_is_no_sif_is_not_taken(tmp_path: Path) -> None:
+    store, digest = published_sif(tmp_path)
+    whole = store.blob(digest).read_bytes()
+    for data, words in [(b"no SIF" * 100, "expected SIF_MAGIC"), (whole[:-1], "that ends inside"), (b"", "no whole SIF image")]:
+        with pytest.raises(ImageError, match=words):
+            bad = store.add(data)
+            image.take(store.blob(bad), bad, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+    with pytest.raises(ImageError, match="is for amd64, not for arm64"):
+        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="arm64"))
+    damaged = bytearray(whole)
+    damaged[-1] ^= 1
+    store.blob(digest).write_bytes(damaged)
+    with pytest.raises(StoreError, match="damaged on disk"):
+        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+    with pytest.raises(StoreError, match="No such file"):
+        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+    assert not (tmp_path / "x").exists()

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sregistry.errors import LayerError
-from sregistry.inflate import inflate
+from sregistry.inflate import inflate, is_estargz
+from tests import images
 
 DATA = random.Random(1).randbytes(700_000) + bytes(3_000_000) + b"text " * 200_000
 SKIPPABLE = b"\x5a\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
@@ -39,6 +40,8 @@ def run(stream: bytes) -> bytes:
         pytest.param(ZSTD + ZSTD, 2, id="zstd-frames"),
         pytest.param(SKIPPABLE + ZSTD + SKIPPABLE + ZSTD + SKIPPABLE, 2, id="zstd-skippable"),
         pytest.param(SKIPPABLE, 0, id="zstd-of-nothing"),
+        pytest.param(images.estargz(DATA), 1, id="estargz"),
+        pytest.param(images.zstd_chunked(DATA), 1, id="zstd-chunked"),
     ],
 )
 def test_content_tells_the_compression(stream: bytes, times: int) -> None:
@@ -63,6 +66,22 @@ def test_content_tells_the_compression(stream: bytes, times: int) -> None:
 def test_a_bad_stream_is_refused_by_name(stream: bytes, words: str) -> None:
     with pytest.raises(LayerError, match=words):
         run(stream)
+
+
+@pytest.mark.parametrize(
+    ("blob", "expected"),
+    [
+        (images.estargz(b"data"), True),
+        (images.stargz(b"data"), True),
+        (images.gzip_members(b"data"), False),
+        (images.estargz(b"data")[:-1], False),
+        (images.estargz(b"data") + b"\0", False),
+        (b"%016xSTARGZ" % 7, False),
+        (b"", False),
+    ],
+)
+def test_estargz_is_told_by_its_end(blob: bytes, expected: bool) -> None:
+    assert is_estargz(io.BytesIO(blob)) == expected
 
 
 CUT = {"gzip": GZIP[:5000], "zstd": ZSTD[:5000]}

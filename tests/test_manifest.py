@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, SregistryError, StoreError
 from sregistry.manifest import MAX_DEPTH, MAX_DOCUMENTS, Resolved, resolve
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, Platform
+from sregistry.oci import Descriptor, Digest, MediaType, Platform
 from sregistry.reference import Reference
 from sregistry.store import Store
 from tests.scripted import Reply, Scripted, client, json_errors
@@ -104,6 +106,7 @@ def test_everything_read_is_in_the_store_under_its_name(repository: Repository, 
     assert [document.descriptor.json() for document in found.documents][:2] == [outer, inner]
     for document in found.documents:
         assert store.read(document.descriptor.digest) == document.text.encode()
+    assert found.config is not None
     assert store.read(found.config.digest) == found.image_config.encode()
     assert store.tags() == {f"{repository.host}/demo/tiny:1": found.documents[-1].descriptor}
 
@@ -142,6 +145,64 @@ def test_an_entry_that_is_an_artifact_is_passed_over(repository: Repository, sto
     named = {**artifact, "artifactType": "a/b", "platform": {"os": "linux", "architecture": "amd64"}}
     repository.document({"manifests": [named, repository.entry("linux/amd64")]}, "1")
     assert find(repository, store).platform == AMD64
+
+
+def nydus(repository: Repository) -> dict[str, Any]:
+    """An entry of an index as nydusify makes it."""
+    entry = repository.entry("linux/amd64", layers=1)
+    return {**entry, "platform": {**entry["platform"], "os.features": ["nydus.remoteimage.v1"]}}
+
+
+def test_of_a_converted_image_the_ordinary_one_is_chosen(repository: Repository, store: Store) -> None:
+    ordinary = repository.entry("linux/amd64")
+    repository.document({"manifests": [nydus(repository), ordinary]}, "1")
+    assert str(find(repository, store).digest) == ordinary["digest"]
+    repository.document({"manifests": [nydus(repository)]}, "1")
+    with pytest.raises(DocumentError, match="no image for linux/amd64, the tag offers linux/amd64 for nydus alone; choose"):
+        find(repository, store)
+
+
+def test_a_sif_is_taken_as_it_is(repository: Repository, store: Store, tmp_path: Path) -> None:
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": DIFF[0], "size": 2}  # never asked for
+    layer = {**repository.layers(2)[1], "mediaType": MediaType.SIF_LAYER, "annotations": {"org.opencontainers.image.title": "x.sif"}}
+    entry = repository.document({"config": config, "layers": [layer]}, "1")
+    found = find(repository, store)
+    assert (found.kind, found.platform, found.image_config, str(found.digest)) == ("sif", AMD64, "", entry["digest"])
+    assert found.json()["layers"] == [{**layer, "diff_id": None}]
+    with pytest.raises(DocumentError, match="demo/tiny:1 is a SIF already"):
+        found.parsed_config()
+    found.write(tmp_path / "manifest.json")
+    assert Resolved.read(tmp_path / "manifest.json") == found
+    assert repository.paths() == ["/v2/demo/tiny/manifests/1"]
+    platform = {"os": "linux", "architecture": "arm64"}
+    repository.document({"manifests": [{**entry, "platform": platform, "artifactType": MediaType.SIF_CONFIG}]}, "2")
+    assert str(find(repository, store, "demo/tiny:2", Platform.parse("arm64")).platform) == "linux/arm64"
+
+
+def test_embedded_content_is_not_asked_for(repository: Repository, store: Store) -> None:
+    config = json.dumps({"rootfs": {"diff_ids": DIFF[:1]}}).encode()
+    layer = b"a layer"
+
+    def embedded(data: bytes, media_type: str) -> dict[str, Any]:
+        item = Descriptor(media_type=media_type, digest=Digest.of(data), size=len(data)).json()
+        return {**item, "data": base64.b64encode(data).decode()}
+
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "config": embedded(config, MediaType.OCI_CONFIG),
+        "layers": [embedded(layer, MediaType.OCI_LAYER)],
+    }
+    entry = embedded(json.dumps(document).encode(), MediaType.OCI_MANIFEST)
+    repository.document({"manifests": [entry]}, "1")
+    found = find(repository, store)
+    assert repository.paths() == ["/v2/demo/tiny/manifests/1"]
+    assert store.read(found.layers[0].blob.digest) == layer
+    assert found.image_config == config.decode()
+    assert "data" not in found.json()["layers"][0]
+    document["layers"][0]["data"] = base64.b64encode(b"another").decode()
+    repository.document(document, "1")
+    with pytest.raises(DocumentError, match=r"demo/tiny:1: layers\[0\]\.data: expected the 7 bytes of"):
+        find(repository, store)
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -184,17 +245,17 @@ def test_an_image_without_layers(repository: Repository, store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        pytest.param({"config": {"mediaType": "application/vnd.oci.empty.v1+json"}}, id="empty-config"),
-        pytest.param({"config": {"mediaType": "application/vnd.cncf.helm.config.v1+json"}}, id="helm"),
-        pytest.param({"artifactType": "application/spdx+json"}, id="artifact-type"),
+        pytest.param({"config": {"mediaType": "application/vnd.oci.empty.v1+json"}}, "an artifact of type .*; name an image", id="empty"),
+        pytest.param({"config": {"mediaType": "application/vnd.cncf.helm.config.v1+json"}}, "a Helm chart .*; name one of", id="helm"),
+        pytest.param({"artifactType": "application/spdx+json"}, r"an SBOM \(application/spdx\+json\); name the", id="artifact-type"),
     ],
 )
-def test_artifacts_are_refused(repository: Repository, store: Store, change: dict[str, Any]) -> None:
+def test_artifacts_are_refused(repository: Repository, store: Store, change: dict[str, Any], words: str) -> None:
     config = {**repository.config(), **change.pop("config", {})}
     repository.document({"config": config, "layers": repository.layers(), **change}, "1")
-    with pytest.raises(DocumentError, match=r"demo/tiny:1: not a container image but an artifact of type application/.*; name an image"):
+    with pytest.raises(DocumentError, match=f"demo/tiny:1: not a container image but {words}"):
         find(repository, store)
 
 
@@ -289,6 +350,7 @@ def test_the_file_comes_back_and_is_equal_every_time(repository: Repository, sto
             "digest",
             "size",
             "platform",
+            "kind",
             "config",
             "layers",
             "documents",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +14,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sregistry import refusal
+from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import ConfigError, DocumentError
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, load_json, parse_manifest
+from sregistry.oci import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Sif, parse_manifest
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+STARGZ = "containerd.io/snapshot/stargz/toc.digest"
 CONFIG = {"mediaType": MediaType.OCI_CONFIG, "digest": A, "size": 7}
 LAYER = {"mediaType": MediaType.OCI_LAYER + "+gzip", "digest": B, "size": 8}
 MANIFEST: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
 ENTRY = {"mediaType": MediaType.OCI_MANIFEST, "digest": A, "size": 7, "platform": {"os": "linux", "architecture": "amd64"}}
 INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [ENTRY]}
+#: What a layer may be in place of a tar stream, and what it is called.
+REFUSED_LAYERS: list[tuple[dict[str, Any], str]] = [
+    ({"mediaType": "application/vnd.in-toto+json"}, "an attestation"),
+    ({"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json"}, "a cosign signature"),
+    ({"mediaType": MediaType.OCI_LAYER + "+gzip+encrypted"}, "encrypted"),
+    ({"mediaType": MediaType.DOCKER_LAYER + "+encrypted"}, "encrypted"),
+    ({"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}, "a nydus"),
+    ({"annotations": {"containerd.io/snapshot/nydus-bootstrap": "true"}}, "a nydus"),
+    ({"mediaType": "application/vnd.wasm.content.layer.v1+wasm"}, "a WebAssembly module"),
+    ({"mediaType": MediaType.SIF_LAYER}, "a SIF artifact of more or less than one SIF"),
+]
 IMAGE: dict[str, Any] = {
     "os": "linux",
     "architecture": "arm64",
@@ -77,18 +93,96 @@ def test_layer_types(kind: str) -> None:
     ("change", "message"),
     [
         pytest.param(
-            {"config": {**CONFIG, "mediaType": "application/vnd.oci.empty.v1+json"}}, "artifact of type .*oci.empty", id="empty-config"
+            {"config": {**CONFIG, "mediaType": "application/vnd.oci.empty.v1+json"}},
+            "artifact of type .*oci.empty.*; name an image",
+            id="empty-config",
         ),
-        pytest.param({"config": {**CONFIG, "mediaType": "application/vnd.cncf.helm.config.v1+json"}}, "artifact of type .*helm", id="helm"),
-        pytest.param({"artifactType": "application/spdx+json"}, "artifact of type application/spdx", id="artifact-type"),
-        pytest.param({"layers": [{**LAYER, "mediaType": "application/vnd.in-toto+json"}]}, "no layer", id="attestation"),
-        pytest.param({"layers": [{**LAYER, "mediaType": MediaType.OCI_LAYER + "+gzip+encrypted"}]}, "no layer", id="encrypted"),
-        pytest.param({"layers": [{**LAYER, "mediaType": "application/vnd.oci.image.layer.nydus.blob.v1"}]}, "no layer", id="nydus"),
+        pytest.param({"artifactType": "application/x"}, "an artifact of type application/x; name an image", id="artifact-type"),
+        pytest.param({"layers": [{**LAYER, "mediaType": "application/octet-stream"}]}, "application/octet-stream is no layer", id="layer"),
+        *(
+            pytest.param({"config": {**CONFIG, "mediaType": kind}}, rf"not a container image but {what} \({re.escape(kind)}\); ", id=what)
+            for kind, what in {
+                "application/vnd.cncf.helm.config.v1+json": "a Helm chart",
+                "application/vnd.docker.plugin.v1+json": "a Docker plugin",
+                "application/vnd.wasm.config.v0+json": "a WebAssembly module",
+                "application/vnd.amazon.soci.index.v1+json": "a SOCI index",
+                "application/vnd.cncf.model.config.v1+json": "a model's weights",
+            }.items()
+        ),
+        *(
+            pytest.param({"artifactType": kind}, f"not a container image but {what}", id=kind)
+            for kind, what in {
+                "application/spdx+json": "an SBOM",
+                "application/vnd.cyclonedx+json": "an SBOM",
+                "application/vnd.syft+json": "an SBOM",
+                "application/vnd.dev.sigstore.bundle.v0.3+json": "a cosign signature",
+                "application/vnd.cncf.notary.signature": "an attestation",
+                "application/vnd.in-toto+json": "an attestation",
+            }.items()
+        ),
+        *(
+            pytest.param({"layers": [LAYER, {**LAYER, **layer}]}, rf"layers\[1\] is {what}", id=f"layer {what}")
+            for layer, what in REFUSED_LAYERS
+        ),
     ],
 )
 def test_artifacts_are_no_images(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(DocumentError, match=message):
+    with pytest.raises(DocumentError, match=message) as caught:
         parse_manifest(encode({**MANIFEST, **change}))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_oci_1_0_artifact_is_none_either() -> None:
+    kind = "application/vnd.oci.artifact.manifest.v1+json"
+    with pytest.raises(DocumentError, match="an OCI artifact without an image"):
+        parse_manifest(encode({"schemaVersion": 2, "mediaType": kind, "blobs": [LAYER]}))
+
+
+@pytest.mark.parametrize("kind", [*MediaType.CONFIGS, MediaType.OCI_LAYER, MediaType.OCI_LAYER + "+zstd", MediaType.DOCKER_LAYER, STARGZ])
+def test_what_an_image_has_is_not_refused(kind: str) -> None:
+    assert refusal.find(kind) is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/vnd.sylabs.sif.layer.v1.sif",
+        "application/vnd.sylabs.sif.layer.v1+sif",
+        "application/vnd.sylabs.sif.layer.tar",
+        "appliciation/vnd.sylabs.sif.layer.tar",
+    ],
+)
+@pytest.mark.parametrize("config", [MediaType.SIF_CONFIG, "application/vnd.oci.empty.v1+json", MediaType.OCI_CONFIG])
+def test_one_layer_that_is_a_sif(kind: str, config: str) -> None:
+    document = {**MANIFEST, "config": {**CONFIG, "mediaType": config}, "layers": [{**LAYER, "mediaType": kind}]}
+    found = parse_manifest(encode(document))
+    assert isinstance(found, Sif)
+    assert found.layer.digest == Digest(B)
+
+
+def test_embedded_content_is_checked() -> None:
+    content = b"content"
+    item = {**LAYER, "digest": str(Digest.of(content)), "size": len(content), "data": base64.b64encode(content).decode()}
+    assert Descriptor.parse(item).data == content
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"data": "???"}, r"d\.data: expected base64"),
+        ({"data": 5}, r"d\.data: expected a string"),
+        ({"size": 8}, r"d\.data: expected the 8 bytes of sha256"),
+        ({"digest": A}, r"d\.data: expected the 7 bytes of sha256:aaa"),
+    ]
+    for change, message in changes:
+        with pytest.raises(DocumentError, match=message):
+            Descriptor.parse({**item, **change}, "d")
+
+
+def test_what_only_nydus_reads_is_passed_over() -> None:
+    platform = {"os": "linux", "architecture": "amd64", "os.features": ["nydus.remoteimage.v1"]}
+    nydus = {**entry(None, 0), "platform": platform}
+    index = Index.parse({"manifests": [nydus, entry("linux/amd64", 1)]})
+    assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse("amd64"))] == [1]
+    alone = Index.parse({"manifests": [nydus]})
+    assert alone.choose(Platform.parse("amd64")) == []
+    assert alone.platforms() == ["linux/amd64 for nydus alone"]
 
 
 def test_an_artifact_type_that_says_image_is_one() -> None:
@@ -117,7 +211,7 @@ def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], object]
         (MANIFEST, lambda d: d.pop("config"), "config: missing"),
         (MANIFEST, lambda d: d.update(schemaVersion=3), "schemaVersion"),
         (MANIFEST, lambda d: d.update(schemaVersion=2.0), "schemaVersion"),
-        (MANIFEST, lambda d: d.update(schemaVersion=1), "schema 1"),
+        (MANIFEST, lambda d: d.update(schemaVersion=1), "fsLayers: missing"),
         (MANIFEST, lambda d: d.update(mediaType=MediaType.OCI_INDEX), "mediaType"),
         (MANIFEST, lambda d: d.update(mediaType=5), "mediaType"),
         (MANIFEST, lambda d: d.update(manifests=[]), "both"),
@@ -232,6 +326,29 @@ def test_nested_indexes_come_last() -> None:
     assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse("amd64"))] == [1, 0]
 
 
+#: A SIF as Apptainer pushes it; and an index with all that an entry may have.
+ARTIFACT: dict[str, Any] = {
+    "schemaVersion": 2,
+    "mediaType": MediaType.OCI_MANIFEST,
+    "config": {"mediaType": MediaType.SIF_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2, "data": "e30="},
+    "layers": [{**LAYER, "mediaType": MediaType.SIF_LAYER, "annotations": {"org.opencontainers.image.title": "x.sif"}}],
+}
+EMBEDDED: dict[str, Any] = {
+    **INDEX,
+    "manifests": [
+        {
+            "mediaType": MediaType.OCI_MANIFEST,
+            "digest": str(Digest.of(b"{}")),
+            "size": 2,
+            "data": "e30=",
+            "artifactType": "application/x",
+            "annotations": {STARGZ: "1"},
+            "urls": ["https://h/x"],
+            "platform": {"os": "linux", "architecture": "arm", "variant": "v7", "os.features": ["x"]},
+        }
+    ],
+}
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -252,7 +369,7 @@ def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@given(st.sampled_from([MANIFEST, INDEX, IMAGE]), st.data())
+@given(st.sampled_from([MANIFEST, INDEX, IMAGE, ARTIFACT, EMBEDDED]), st.data())
 def test_one_value_replaced_never_escapes_as_a_traceback(document: dict[str, Any], data: st.DataObject) -> None:
     document = copy.deepcopy(document)
     for _ in range(data.draw(st.integers(1, 2))):

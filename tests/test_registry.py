@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import AuthenticationError, DigestMismatch, DocumentError, RegistryError, TransferError
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType
+from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.reference import Reference
 from sregistry.registry import Patience, RegistryClient, _host, _origin, new_session
 from tests.scripted import HASTY, TOKEN, Answer, Asked, Reply, Scripted, bearer, client, json_errors, settings

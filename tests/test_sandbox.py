@@ -10,6 +10,7 @@ from sregistry import sandbox
 from sregistry.errors import LayerError, StoreError
 from sregistry.metadata import environment_tar
 from tests import engine
+from tests.images import lazy_members
 from tests.tarball import Member, directory, file, link, opaque, symlink, whiteout
 
 D, F, S, H, W, O = directory, file, symlink, link, whiteout, opaque  # noqa: E741
@@ -95,6 +96,20 @@ def test_merging(tmp_path: Path, case: str) -> None:
     packed = engine.merged(tmp_path, layers)
     found = engine.paths(packed)
     assert found == {b"": (-1, -1), **tree}
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_what_estargz_adds_is_left_out_of_its_own_layer(tmp_path: Path, lazy: bool) -> None:
+    layers = [[], [F(b"stargz.index.json")], lazy_members(), []]
+    found = engine.paths(sandbox.merge(engine.folders(tmp_path, layers), [2] if lazy else []))
+    names = {b"data": (2, 1), b"data/stargz.index.json": (2, 2), b"data/.prefetch.landmark": (2, 3)}
+    assert found == {b"": (-1, -1), **names, b"stargz.index.json": (1, 0)} | (
+        {} if lazy else {b"stargz.index.json": (2, 4), b".no.prefetch.landmark": (2, 0)}
+    )
+
+
+def test_a_folder_of_that_name_is_none_of_estargz(tmp_path: Path) -> None:
+    assert b"stargz.index.json" in engine.paths(sandbox.merge(engine.folders(tmp_path, [[], [D(b"stargz.index.json")], []]), [1]))
 
 
 def test_whiteouts_in_a_tree_deeper_than_python_recurses(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import SregistryError
 from sregistry.layer import fetch
 from sregistry.manifest import resolve
-from sregistry.oci import MAX_DOCUMENT, Digest, MediaType, Platform
+from sregistry.oci import Digest, MediaType, Platform
 from sregistry.reference import Reference
 from sregistry.store import Store
 from tests.scripted import TOKEN, Answer, Asked, Reply, Scripted, client, json_errors, ranged

@@ -44,6 +44,7 @@ def test_the_file_in_the_repository_holds_the_defaults() -> None:
 def test_precedence() -> None:
     file, variable = {"connections": 2, "storage": "/file"}, {"SREGISTRY_PYTHON_THREADS": "3", "SREGISTRY_STORAGE": "/variable"}
     assert load(file=file).connections == 2
+    assert (load().layer_limit, load({"layer_limit": 5}).layer_limit) == (1099511627776, 5)
     assert load({}, file, **variable).connections == 3
     assert load({"connections": 4}, file, **variable).connections == 4
     assert load({}, file, **variable).storage == Path("/variable")
@@ -92,6 +93,8 @@ def test_off(word: str) -> None:
         ({}, {"SREGISTRY_DOCKER_ARCHITECTURE": "a/b/c/d"}, "SREGISTRY_DOCKER_ARCHITECTURE"),
         ({}, {"SREGISTRY_STORAGE": "~nobody-of-that-name/x"}, "SREGISTRY_STORAGE"),
         ({"connections": True}, {}, "connections"),
+        ({"layer_limit": 0}, {}, "layer_limit: expected a number from 1"),
+        ({"layer_limit": "1T"}, {}, "layer_limit: expected a whole number"),
         ({"format": "ext3"}, {}, "format"),
         ({"builder": "umoci"}, {}, "builder"),
         ({"compression": {"block_size": 100000}}, {}, "compression.block_size"),

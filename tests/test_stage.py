@@ -99,6 +99,22 @@ def test_all(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(Path("db/sregistry.json").read_bytes())["images"]["1"]["digest"] == manifest["digest"]
 
 
+def test_a_sif_and_what_is_none(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Layout(root / "layout").tag("demo/sif:1", Layout(root / "layout").sif(b"no SIF" * 100))
+    manifest = resolve("demo/sif:1")
+    assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
+    assert receipt.read(Path("batch.json"))["sifs"] == ["r"]
+    metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json"]
+    assert "demo/sif:1 is a SIF already" in fail(capsys, *metadata)
+    image = ["image", "--manifest", "r/manifest.json", "--target", root / "x.sif", "--output", "image.json"]
+    assert "--sif is needed" in fail(capsys, *image, "--format", "sif")
+    assert "can't become simg; choose format: sif" in fail(capsys, *image, "--format", "simg")
+    digest = manifest["layers"][0]["digest"]
+    assert stage("layer", "--manifest", "r/manifest.json", "--digest", digest, "--cache", "cache", "--output", "layer.json") == 0
+    assert "demo/sif:1: no SIF image: expected SIF_MAGIC" in fail(capsys, *image, "--format", "sif", "--sif", "layer.json")
+    assert not (root / "x.sif").exists()
+
+
 def test_equal_input_gives_equal_receipts(root: Path) -> None:
     resolve(output="a.json")
     resolve(output="b.json")
@@ -110,7 +126,7 @@ def test_an_image_that_is_not_there_fails_later(root: Path, capsys: pytest.Captu
     assert refused["uri"] == "demo/none:1"
     assert "demo/none:1" in refused["error"]
     assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
-    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}}
+    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}, "sifs": []}
     metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json"]
     assert fail(capsys, *metadata) == f"error: {refused['error']}"
     assert not Path("r/manifest.json").exists()  # the next run asks again
@@ -137,6 +153,8 @@ def test_errors(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     receipt.write(Path("metadata.json"), {"environment": "e", "metadata": "m"})
     sandbox = ["sandbox", "--manifest", "r/manifest.json", "--metadata", "metadata.json", "--output", "x"]
     assert "no receipt for layer" in fail(capsys, *sandbox)
+    image = ["image", "--manifest", "r/manifest.json", "--format", "sif", "--target", "x.sif", "--output", "x"]
+    assert "--metadata and --sandbox are needed" in fail(capsys, *image)
     metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", "--tar", "m.tar", "--output", "m.json"]
     assert "compression.level" in fail(capsys, *metadata, "--codec", "gzip", "--level", "11", "--block-size", "131072")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")

@@ -6,6 +6,7 @@ right is checked elsewhere.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import pytest
 from sregistry.catalog import Catalog
 from sregistry.serve import serve
 from sregistry.store import Store
-from tests.images import Layer, Layout, layer
+from tests.images import Layer, Layout, layer, lazy
 from tests.tarball import directory, file
 
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
@@ -125,7 +126,7 @@ ALL = ["manifest", "manifests", "metadata", "layer", "explode", "sandbox", "imag
 
 def test_one_image(place: Place) -> None:
     plan = place.run("uri=demo/tiny:1", flags=("-n",))
-    assert (plan.code, plan.rules) == (0, ["manifest", "manifests", "metadata", "sandbox", "image", "catalog"])
+    assert (plan.code, plan.rules) == (0, ["manifest", "manifests", "image", "catalog"])  # what of is not known
     assert place.asked("manifests") == []
     first = place.run("uri=demo/tiny:1")
     assert first.code == 0, first.text
@@ -424,3 +425,94 @@ def test_threads_follow_the_cores(place: Place, programs: Path) -> None:
         run = place.run("uri=demo/tiny:1", f"builder={builder}", flags=("-n", "--cores", "2"), PATH=f"{programs}:{os.environ['PATH']}")
         image = run.text.partition("rule image:")[2].partition("\n\n")[0]
         assert run.code == 0 and threads in image and ("threads" in image) == bool(threads), run.text
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_an_image_of_schema_1(place: Place, signed: bool) -> None:
+    """It becomes the image that schema 2 makes of the same layers, and says where it is from."""
+    layers = [
+        layer([directory(b"etc"), file(b"etc/name", b"old"), file(b"gone")]),
+        layer([file(b".wh.gone"), file(b"big", b"x" * 300_000)]),
+    ]
+    place.layout.tag("demo/old:1", place.layout.schema1(layers, {"Cmd": ["/bin/true"], "Env": ["A=old"]}, signed=signed))
+    digest = place.layout.tags()["demo/old:1"]["digest"]
+    done = place.run("uri=demo/old:1", "format=sandbox")
+    assert done.code == 0, done.text
+    assert sorted(done.rules) == sorted([*ALL, "layer", "explode"])
+    assert len(place.asked("blobs")) == 2  # neither config nor throw-away layers
+    root = place.images / "demo-old:1"
+    assert ((root / "etc/name").read_text(), (root / "big").stat().st_size, (root / "gone").exists()) == ("old", 300_000, False)
+    assert "A=old" in (root / ".singularity.d/env/10-docker2singularity.sh").read_text().replace('"', "").replace("'", "")
+    assert NOTHING in place.run("uri=demo/old:1", "format=sandbox").text
+    (record,) = Catalog(place.root / "database").records()
+    assert (record.digest, record.compressed_size) == (digest, 0)
+    assert record.metrics["1"]["schemaVersion"] == 1 and "signatures" not in record.metrics["1"]
+
+    # The same layers of an image of schema 2 are there already, fetched and exploded.
+    place.layout.tag("demo/new:1", place.layout.image(layers, {"Cmd": ["/bin/true"]}, docker=True))
+    before = sorted((place.root / "cache/docker/exploded").glob("*/*"))
+    assert place.run("uri=[demo/new:1,demo/old:1]").code == 0
+    assert set(before) < set((place.root / "cache/docker/exploded").glob("*/*"))
+    assert len(place.asked("blobs")) == 1  # the config
+    assert place.run(f"uri=demo/old@{digest}").code == 0
+
+
+def test_a_signed_manifest_of_other_content_is_refused(place: Place) -> None:
+    entry = place.layout.schema1([layer([file(b"f")])], signed=True)
+    other = place.layout.schema1([layer([file(b"g")])], signed=True)
+    place.layout.tag("demo/old:1", entry)
+    place.layout.path(entry["digest"]).write_bytes(place.layout.path(other["digest"]).read_bytes())
+    done = place.run(f"uri=demo/old@{entry['digest']}")
+    assert (done.code, len(done.errors)) == (1, 1), done.text
+    assert "sends another manifest" in done.errors[0]
+
+
+def test_a_sif_in_the_registry(place: Place) -> None:
+    """It is published as it is: no metadata, no sandbox, and no format but sif."""
+    assert place.run("uri=demo/tiny:1").code == 0
+    made = (place.images / "demo-tiny:1.sif").read_bytes()
+    place.layout.tag("demo/sif:1", place.layout.sif(made))
+    done = place.run("uri=demo/sif:1")
+    assert done.code == 0, done.text
+    assert done.rules == ["manifest", "manifests", "layer", "image", "catalog"]
+    target = place.images / "demo-sif:1.sif"
+    assert target.read_bytes() == made
+    record = Catalog(place.root / "database").records()[-1]
+    assert (record.uri, record.version, record.size, record.format) == ("demo/sif:1", hashlib.sha256(made).hexdigest(), len(made), "sif")
+    assert "sylabs.sif" in json.dumps(record.metrics["2"])
+    assert NOTHING in place.run("uri=demo/sif:1").text
+    target.unlink()
+    assert place.run("uri=demo/sif:1").rules == ["image", "catalog"]
+    assert target.read_bytes() == made
+
+    place.asked("blobs")
+    refused = place.run("uri=demo/sif:1", "format=simg")
+    assert (refused.code, refused.rules, place.asked("blobs")) == (1, ["manifest", "manifests", "image"], [])
+    assert refused.errors == ["demo/sif:1 is a SIF in the registry already, and can't become simg; choose format: sif"]
+
+
+def test_an_artifact_that_only_says_that_it_is_a_sif(place: Place) -> None:
+    place.layout.tag("demo/sif:1", place.layout.sif(b"no SIF" * 100, "appliciation/vnd.sylabs.sif.layer.tar"))
+    done = place.run("uri=[demo/sif:1,demo/tiny:1]")
+    assert (done.code, place.names()) == (1, ["demo-tiny:1.sif"])
+    assert len(done.errors) == 1 and done.errors[0].startswith("demo/sif:1: no SIF image: expected SIF_MAGIC at 32"), done.text
+
+
+def test_layers_for_lazy_loading(place: Place) -> None:
+    lazy(place.layout)
+    names = ["estargz", "stargz", "annotated", "gzip", "zstd-chunked"]
+    done = place.run(f"uri=[{','.join(f'demo/lazy:{name}' for name in names)}]", "format=sandbox")
+    assert done.code == 0, done.text
+    for number, name in enumerate(names):
+        root = place.images / f"demo-lazy:{name}"
+        assert (root / "data/stargz.index.json").read_text() == "a file of the image"
+        assert (root / "stargz.index.json").exists() == (root / ".no.prefetch.landmark").exists() == (number >= 3)
+
+
+def test_a_layer_over_the_limit(place: Place) -> None:
+    done = place.run("uri=demo/tiny:1", "layer_limit=1000")
+    assert (done.code, len(done.errors)) == (1, 1), done.text
+    assert re.fullmatch(r"layer sha256:\w+: more than 1000 bytes uncompressed, the layer_limit; raise layer_limit if you trust the image",
+                        done.errors[0])  # fmt: skip
+    assert place.run("uri=demo/tiny:1").code == 0
+    assert NOTHING in place.run("uri=demo/tiny:1", "layer_limit=1000").text  # it says what is refused, not what is made

@@ -41,8 +41,8 @@ class Record:
     """What is known of one image.
 
     `digest` is the manifest's, `version` the sha256 of the built file (empty for a sandbox), `image`
-    its path; `size` is the file's, `compressed_size` that of the layers, both in bytes; `created_at`
-    is UTC. `metrics` are all manifests fetched, by schema version.
+    its path; `size` is the file's, `compressed_size` that of the layers, both in bytes (0 where a
+    manifest of schema 1 does not say it); `created_at` is UTC. `metrics` are all manifests fetched, by schema version.
     """
 
     client: str
@@ -103,6 +103,7 @@ def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Re
         image: receipt of the image stage.
         now: time of the record.
     """
+    sizes = [layer.blob.size for layer in resolved.layers]
     return Record(
         client=resolved.client,
         collection=resolved.reference.collection,
@@ -115,7 +116,7 @@ def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Re
         version=image["version"],
         image=image["path"],
         size=image["size"],
-        compressed_size=sum(layer.blob.size for layer in resolved.layers),
+        compressed_size=0 if None in sizes else sum(size or 0 for size in sizes),
         created_at=now.astimezone(UTC).strftime(_TIME),
         format=image["format"],
         platform=str(resolved.platform),
@@ -124,14 +125,15 @@ def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Re
 
 
 def _metrics(resolved: Resolved) -> dict[str, Any]:
-    """All manifests fetched, the chosen one as "2" for its schema version, an index as "index", then "index1" …"""
+    """All manifests fetched, the chosen one as its schema version, "1" or "2", an index as "index", then "index1" …"""
     folder = resolved.url.rpartition("/")[0]
     metrics: dict[str, Any] = {"selfLink": folder}
     last = len(resolved.documents) - 1
     for depth, document in enumerate(resolved.documents):
-        key = "2" if depth == last else f"index{depth or ''}"
+        value = json.loads(document.text)
+        key = str(value["schemaVersion"]) if depth == last else f"index{depth or ''}"
         link = f"{folder}/{document.descriptor.digest}" if depth else resolved.url
-        metrics[key] = {**json.loads(document.text), "selfLink": link}
+        metrics[key] = {**value, "selfLink": link}
     return metrics
 
 

@@ -14,6 +14,7 @@ and files smaller than a block, share fragment blocks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import queue
@@ -39,34 +40,57 @@ _BATCH = 512 << 10
 _PART = -1
 
 
-def explode(store: Store, blob: Digest, diff_id: Digest, compression: Compression, threads: int) -> dict[str, Any]:
+def explode(
+    store: Store, blob: Digest, diff_id: Digest | None, compression: Compression, threads: int, *, limit: int | None = None
+) -> dict[str, Any]:
     """Explode the layer *blob*, unless the store has it, and return the receipt.
 
     Args:
         store: holds the blob, takes the result.
         blob: digest of the layer as published.
-        diff_id: digest of its uncompressed tar, from the image config.
+        diff_id: digest of its uncompressed tar, from the image config; None where there is no config that
+            says it (schema 1): then the blob is checked, and read once more to find it out.
         compression: part of the result's key.
         threads: of compression; the result does not depend on it.
+        limit: bytes that the layer may have uncompressed, with the holes of sparse files; no part of the key.
 
     Raises:
-        LayerError: the stream can't be read.
+        LayerError: the stream can't be read, or is over the limit.
         DigestMismatch: its bytes are not those of *diff_id*.
         StoreError: the blob is missing or damaged on disk (it is removed then), or no space.
     """
-    path = store.blob(blob)
+    path, name = store.blob(blob), f"layer {blob}"
 
-    def run() -> None:
+    @contextlib.contextmanager
+    def reading() -> Iterator[IO[bytes]]:
         try:
             with path.open("rb") as file:
-                _explode(store, file, f"layer {blob}", diff_id, compression, threads)
+                yield file
         except OSError as error:
-            raise from_oserror(error, StoreError, f"can't explode layer {blob}:") from error
+            raise from_oserror(error, StoreError, f"can't explode {name}:") from error
         except (LayerError, DigestMismatch):
             _blame(path, blob)
             raise
 
-    return _once(store, diff_id, compression, run)
+    if diff_id is None:
+        with reading() as file:
+            _blame(path, blob)
+            diff_id = _found(inflate(file, name), name, limit)
+    known = diff_id
+
+    def run() -> None:
+        with reading() as file:
+            _explode(store, file, name, known, compression, threads, limit)
+
+    return _once(store, known, compression, run)
+
+
+def _found(inflated: Iterator[bytes], name: str, limit: int | None) -> Digest:
+    """Return the digest of a stream that no config names."""
+    hasher = hashlib.sha256()
+    for piece in _bounded(inflated, name, limit):
+        hasher.update(piece)
+    return Digest(f"sha256:{hasher.hexdigest()}")
 
 
 def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str, Any]:
@@ -103,7 +127,9 @@ def _blame(path: Path, blob: Digest) -> None:
             raise StoreError(f"{path} was damaged on disk and is removed", hint="run again to fetch it anew") from None
 
 
-def _explode(store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, threads: int) -> None:
+def _explode(
+    store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, threads: int, limit: int | None = None
+) -> None:
     hasher = diff_id.hasher()
     with store.workspace() as space, ThreadPoolExecutor(threads) as pool:
         folder = space / "layer"
@@ -112,10 +138,17 @@ def _explode(store: Store, file: IO[bytes], name: str, diff_id: Digest, compress
         with (folder / "data").open("w+b", buffering=1 << 20) as data:
             writer = Writer(data, compression, submit, depth=2 * threads + 4 if threads > 1 else 0)
             ahead = 4 if threads > 1 else 0
-            with Ahead(inflate(file, name), ahead) as inflated, Ahead(_hashed(inflated, hasher.update), ahead) as pieces:
+            with (
+                Ahead(_bounded(inflate(file, name), name, limit), ahead) as inflated,
+                Ahead(_hashed(inflated, hasher.update), ahead) as pieces,
+            ):
                 reader = TarReader(pieces, name)
+                content = 0
                 for entry in reader:
                     check(entry, name)
+                    content += entry.size  # holes are in no stream: a header of 512 bytes may stand for 2⁶³
+                    if limit is not None and content > limit:
+                        raise _over(name, limit)
                     row = writer.index.append(entry)
                     if entry.kind is Kind.FILE and entry.size:
                         writer.file(row, entry.size, reader.blocks(entry, compression.block_size))
@@ -140,6 +173,20 @@ def _at_once(function: Callable[[Batch], list[Stored]], batch: Batch) -> Future[
     future: Future[list[Stored]] = Future()
     future.set_result(function(batch))
     return future
+
+
+def _bounded(pieces: Iterator[bytes], name: str, limit: int | None) -> Iterator[bytes]:
+    """Pass *pieces* on. Raises LayerError as soon as there are more than *limit* bytes."""
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if limit is not None and total > limit:
+            raise _over(name, limit)
+        yield piece
+
+
+def _over(name: str, limit: int) -> LayerError:
+    return LayerError(f"{name}: more than {limit} bytes uncompressed, the layer_limit", hint="raise layer_limit if you trust the image")
 
 
 def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:

@@ -4,6 +4,8 @@
 sif   | header, objects | squashfs |        simg  | launch line 31 | squashfs |        sandbox  a directory
 ```
 
+What is published as a SIF is taken as it is, to the byte (`take`).
+
 An image is assembled by copying: planned tables, and stretches of exploded layers' data as they are.
 It is written beside its final name, synced and renamed; equal input gives equal bytes.
 """
@@ -26,8 +28,9 @@ from typing import Any
 from sregistry import sif
 from sregistry.compression import Compression
 from sregistry.content import Contents
-from sregistry.errors import ImageError, from_oserror
+from sregistry.errors import ImageError, StoreError, from_oserror
 from sregistry.index import Index
+from sregistry.oci import Digest, Platform
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.format import PADDING, SUPERBLOCK
@@ -104,6 +107,45 @@ def build(
     }
 
 
+def take(blob: Path, digest: Digest, *, target: Path, platform: Platform) -> dict[str, Any]:
+    """Publish a SIF of the store under *target*, as it is; return the receipt.
+
+    Args:
+        blob: the file in the store.
+        digest: of its bytes, which are checked as they are copied.
+        target: the image's final path; what is there is replaced at the end, at once.
+        platform: what the image must be for; a SIF that does not say what it is for is for all.
+
+    Returns:
+        path, format, size in bytes, version (sha256 of the file), architecture.
+
+    Raises:
+        ImageError: no SIF, or for another platform, or no space, or no permission.
+        StoreError: the blob is missing or damaged on disk (it is removed then).
+    """
+    try:
+        file = blob.open("rb")
+    except OSError as error:
+        raise from_oserror(error, StoreError, "can't read") from error
+    with file:
+        header, objects = sif.parse(file)
+        if not any(item.data_type == sif.DataType.PARTITION for item in objects):
+            raise ImageError("no SIF image: it has no file system")
+        architecture = sif.Architecture.read(header.architecture)
+        if architecture.go not in (platform.architecture, sif.Architecture.UNKNOWN.go):
+            raise ImageError(f"the SIF is for {architecture.go}, not for {platform.architecture}", hint="choose another platform or tag")
+        size = os.fstat(file.fileno()).st_size
+        with published(target, size) as image, _Follower(image.fileno()) as follower:
+            follower.start()
+            for done in copy(file.fileno(), image.fileno(), Stretch(0, 0, size), 0):
+                follower.reached(done)
+            follower.finish()
+            if digest.algorithm == "sha256" and follower.hash.hexdigest() != digest.hex:
+                blob.unlink(missing_ok=True)
+                raise StoreError(f"{blob} was damaged on disk and is removed", hint="run again to fetch it anew")
+    return {"path": str(target), "format": "sif", "size": size, "version": follower.hash.hexdigest(), "architecture": architecture.go}
+
+
 def prefix_of(
     format: str, deffile: bytes, documents: Mapping[str, bytes], tables: bytes, size: int, *, architecture: str | None, created: int
 ) -> bytes:
@@ -133,10 +175,14 @@ class _Follower:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.finish(quiet=error is not None)
+
+    def finish(self, *, quiet: bool = False) -> None:
+        """Wait until all that was reached is hashed; an error is raised, unless *quiet*."""
         self._marks.put(None)
         if self._thread.is_alive():
             self._thread.join()
-        if self._error and error is None:
+        if self._error and not quiet:
             raise self._error
 
     def start(self) -> None:

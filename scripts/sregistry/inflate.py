@@ -6,6 +6,8 @@ have many members (eStargz has one a file), zstd many frames (zstd:chunked has s
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -19,6 +21,19 @@ ZSTD_STEP = 8 << 10
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _REFUSED = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
+
+#: The last member of an eStargz blob: empty, with the place of the table of contents in its header. Older ones
+#: (stargz) have no subfield around it.
+_STARGZ = re.compile(rb"\x1f\x8b\x08\x04.{6}(\x1a\x00SG\x16\x00|\x16\x00)[0-9a-f]{16}STARGZ\x01\x00\x00\xff\xff\x00{8}", re.DOTALL)
+_STARGZ_LENGTHS = (51, 47)
+
+
+def is_estargz(file: IO[bytes]) -> bool:
+    """Tell whether a blob is an eStargz one, by its end; where *file* stands afterwards is not defined."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - max(_STARGZ_LENGTHS)))
+    end = file.read()
+    return any(_STARGZ.fullmatch(end[-length:]) for length in _STARGZ_LENGTHS)
 
 
 def inflate(file: IO[bytes], name: str) -> Iterator[bytes]:

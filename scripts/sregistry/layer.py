@@ -48,19 +48,22 @@ def fetch(
         with store.lock(f"{blob.digest.algorithm}-{blob.digest.hex}"):
             if not store.has(blob.digest, blob.size):
                 _download(client, reference, blob, store, connections, log or sys.stderr)
+    path = store.blob(blob.digest)
+    size = path.stat().st_size if blob.size is None else blob.size
     return {
         "digest": str(blob.digest),
-        "size": blob.size,
-        "diff_id": str(layer.diff_id),
+        "size": size,
+        "diff_id": None if layer.diff_id is None else str(layer.diff_id),
         "media_type": blob.media_type,
-        "holds": [{"path": str(store.blob(blob.digest)), "size": blob.size}],
+        "holds": [{"path": str(path), "size": size}],
     }
 
 
 def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, connections: int, log: TextIO) -> None:
     """Fetch a blob; one that broke off is gone on with, as often as the client's patience allows without any progress."""
     source = f"{reference.registry}/{reference.repository}"
-    print(f"fetching {blob.digest} ({blob.size / 1e6:.1f} MB) of {source}", file=log, flush=True)
+    size = "of unknown size" if blob.size is None else f"{blob.size / 1e6:.1f} MB"
+    print(f"fetching {blob.digest} ({size}) of {source}", file=log, flush=True)
     start = time.monotonic()
     tries = client.patience.retries + 1
     attempt = 0
@@ -70,14 +73,14 @@ def _download(client: RegistryClient, reference: Reference, blob: Descriptor, st
             print(f"going on after {kept / 1e6:.1f} MB that an earlier run left", file=log, flush=True)
         while True:
             try:
-                if sink.position < blob.size:
+                if blob.size is None or sink.position < blob.size:
                     part = open_blob(client, reference, blob, sink.position, connections)
                     if part.start != sink.position:
                         sink.restart()
                     kept = min(kept, sink.position)
                     for chunk in part.chunks:
                         sink.write(chunk)
-                if sink.position >= blob.size:
+                if blob.size is None or sink.position >= blob.size:
                     sink.finish()
                     break
             except (TransferError, UnavailableError) as error:
@@ -93,5 +96,5 @@ def _download(client: RegistryClient, reference: Reference, blob: Descriptor, st
                 print(f"again: {error}", file=log, flush=True)
                 client.patience.wait(attempt - 1)
     seconds = max(time.monotonic() - start, 1e-3)
-    size = blob.size - kept
-    print(f"fetched {blob.digest}: {size / 1e6:.1f} MB in {seconds:.1f} s, {size / 1e6 / seconds:.1f} MB/s", file=log, flush=True)
+    got = (store.blob(blob.digest).stat().st_size - kept) / 1e6
+    print(f"fetched {blob.digest}: {got:.1f} MB in {seconds:.1f} s, {got / seconds:.1f} MB/s", file=log, flush=True)

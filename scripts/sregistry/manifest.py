@@ -6,6 +6,9 @@ reference ─▶ index ─▶ [nested index …] ─▶ manifest ─┬▶ confi
                                                         layers[i] + diff_ids[i] ◀──┘
 ```
 
+A schema 1 manifest has its config in itself, and neither sizes nor diff_ids: they stay None here, and
+are found out where the bytes are. A SIF that was pushed as an artifact has one layer, the SIF.
+
 Every document is checked against the digest and size that its parent names (image-spec,
 descriptor.md) and kept in the store. `Resolved` is the stage's output, manifest.json.
 """
@@ -18,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci import (
-    MAX_DOCUMENT,
     UNNAMED,
     Descriptor,
     Digest,
@@ -29,31 +32,40 @@ from sregistry.oci import (
     Manifest,
     MediaType,
     Platform,
+    Sif,
     parse_manifest,
 )
 from sregistry.reference import Reference
+from sregistry.schema1 import Schema1
 from sregistry.store import Store, write_atomic
 
 if TYPE_CHECKING:  # stages that only read a manifest start without an HTTP client
     from sregistry.registry import RegistryClient
 
+#: The artifact types of an index's entries that are images.
+_IMAGES = (None, "", *MediaType.CONFIGS, MediaType.SIF_CONFIG, MediaType.SIF_LAYER)
+
 #: How many indexes may follow each other; real ones have one, seldom two.
 MAX_DEPTH = 4
+#: What an image is published as: layers to be merged, or a SIF to be taken as it is.
+LAYERS, SIF = "layers", "sif"
+
 #: How many entries of indexes are read in search of a platform.
 MAX_DOCUMENTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """A layer of an image: its blob, and the digest of the tar stream inside."""
+    """A layer of an image: its blob, and the digest of the tar stream inside, if that is published."""
 
     blob: Descriptor
-    diff_id: Digest
+    diff_id: Digest | None
 
     def json(self) -> dict[str, Any]:
         """Return the layer as it stands in manifest.json."""
         urls = {"urls": list(self.blob.urls)} if self.blob.urls else {}
-        return {**self.blob.json(), **urls, "diff_id": str(self.diff_id)}
+        annotations = {"annotations": dict(self.blob.annotations)} if self.blob.annotations else {}
+        return {**self.blob.json(), **urls, **annotations, "diff_id": None if self.diff_id is None else str(self.diff_id)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +86,8 @@ class Resolved:
 
     `digest` and `size` are the chosen manifest's; `url` is where the reference was asked for.
     `documents` are what was read on the way, outermost first, the chosen manifest last.
-    `image_config` is the config's text as published.
+    `image_config` is the config's text as published; of a schema 1 manifest, which has no config of
+    its own, what its history says, and `config` is None. `kind` is LAYERS or SIF; a SIF has one layer.
     """
 
     uri: str
@@ -86,10 +99,11 @@ class Resolved:
     digest: Digest
     size: int
     platform: Platform
-    config: Descriptor
+    config: Descriptor | None
     layers: tuple[Layer, ...]
     documents: tuple[Document, ...]
     image_config: str
+    kind: str = LAYERS
 
     @property
     def reference(self) -> Reference:
@@ -104,7 +118,9 @@ class Resolved:
         raise DocumentError(f"{self.uri} has no layer {digest}")
 
     def parsed_config(self) -> ImageConfig:
-        """Return the image config, read."""
+        """Return the image config, read. Raises DocumentError: a SIF has none."""
+        if self.kind == SIF:
+            raise DocumentError(f"{self.uri} is a SIF already: its environment and runscript are inside")
         return ImageConfig.parse(self.image_config.encode())
 
     def json(self) -> dict[str, Any]:
@@ -119,7 +135,8 @@ class Resolved:
             "digest": str(self.digest),
             "size": self.size,
             "platform": str(self.platform),
-            "config": self.config.json(),
+            "kind": self.kind,
+            "config": self.config and self.config.json(),
             "layers": [layer.json() for layer in self.layers],
             "documents": [document.json() for document in self.documents],
             "image_config": self.image_config,
@@ -134,9 +151,13 @@ class Resolved:
                 **{name: value[name] for name in ("uri", "client", "registry", "repository", "tag", "url", "size", "image_config")},
                 digest=Digest(value["digest"]),
                 platform=Platform(os=os, architecture=architecture, variant=variant[0] if variant else None),
-                config=Descriptor.parse(value["config"], "config"),
+                kind=value.get("kind", LAYERS),
+                config=value["config"] and Descriptor.parse(value["config"], "config"),
                 layers=tuple(
-                    Layer(blob=Descriptor.parse(item, f"layers[{i}]"), diff_id=Digest(item["diff_id"]))
+                    Layer(
+                        blob=Descriptor.parse(item, f"layers[{i}]", sized=False),
+                        diff_id=item["diff_id"] and Digest(item["diff_id"]),
+                    )
                     for i, item in enumerate(value["layers"])
                 ),
                 documents=tuple(
@@ -182,7 +203,7 @@ class Resolved:
 class _Found(NamedTuple):
     """A manifest, its parents and itself as documents, and the platform that its index says."""
 
-    manifest: Manifest
+    manifest: Manifest | Sif | Schema1
     path: tuple[Document, ...]
     platform: Platform | None
 
@@ -200,14 +221,7 @@ def resolve(client: RegistryClient, reference: Reference, platform: Platform, st
     """
     try:
         found = _Search(client, reference, platform, store).start()
-        manifest, text = found.manifest, _config(client, reference, found.manifest.config, store)
-        config = ImageConfig.parse(text)
-        # a config without a platform is taken at its index's word, or at the user's
-        if config.platform is not None and platform.rank(config.platform) is None:
-            raise DocumentError(f"the image is for {config.platform}, not for {platform}", hint="choose another platform or tag")
-        if len(config.diff_ids) != len(manifest.layers):
-            counts = f"the config lists {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}"
-            raise DocumentError(counts, hint="the image is broken")
+        content = _content(client, reference, found, platform, store)
     except (DocumentError, DigestMismatch) as error:
         raise type(error)(f"{reference}: {error.message}", hint=error.hint) from error
     chosen = found.path[-1].descriptor
@@ -220,13 +234,45 @@ def resolve(client: RegistryClient, reference: Reference, platform: Platform, st
         tag=reference.tag,
         url=client.manifest_url(reference),
         digest=chosen.digest,
-        size=chosen.size,
-        platform=config.platform or found.platform or platform,
-        config=manifest.config,
-        layers=tuple(Layer(blob=blob, diff_id=diff_id) for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True)),
+        size=len(found.path[-1].text.encode()),
+        platform=content.platform or found.platform or platform,
+        kind=SIF if isinstance(found.manifest, Sif) else LAYERS,
+        config=None if isinstance(found.manifest, Schema1) else found.manifest.config,
+        layers=content.layers,
         documents=found.path,
-        image_config=text.decode(),
+        image_config=content.config.decode(),
     )
+
+
+class _Content(NamedTuple):
+    """What a manifest stands for; `platform` is the config's."""
+
+    layers: tuple[Layer, ...]
+    config: bytes
+    platform: Platform | None
+
+
+def _content(client: RegistryClient, reference: Reference, found: _Found, platform: Platform, store: Store) -> _Content:
+    """Return what a manifest stands for. Raises DocumentError: not for this platform, or broken."""
+    manifest = found.manifest
+    blobs = (manifest.layer,) if isinstance(manifest, Sif) else manifest.layers
+    for blob in blobs:
+        if blob.data is not None:  # what the manifest brings along is not asked for again
+            store.add(blob.data, blob.digest)
+    if isinstance(manifest, Sif):
+        return _Content((Layer(blob=manifest.layer, diff_id=None),), b"", None)
+    text = manifest.config if isinstance(manifest, Schema1) else _config(client, reference, manifest.config, store)
+    config = ImageConfig.parse(text)
+    # a config without a platform is taken at its index's word, or at the user's
+    if config.platform is not None and platform.rank(config.platform) is None:
+        raise DocumentError(f"the image is for {config.platform}, not for {platform}", hint="choose another platform or tag")
+    if isinstance(manifest, Schema1):
+        return _Content(tuple(Layer(blob=blob, diff_id=None) for blob in blobs), text, config.platform)
+    if len(config.diff_ids) != len(blobs):
+        counts = f"the config lists {len(config.diff_ids)} layers, the manifest {len(blobs)}"
+        raise DocumentError(counts, hint="the image is broken")
+    layers = tuple(Layer(blob=blob, diff_id=diff_id) for blob, diff_id in zip(blobs, config.diff_ids, strict=True))
+    return _Content(layers, text, config.platform)
 
 
 class _Search:
@@ -240,12 +286,12 @@ class _Search:
     def start(self) -> _Found:
         """Return the manifest. Raises DocumentError that lists the platforms when none fits."""
         document, path = self._keep(self._outermost(), None, ())
-        if isinstance(document, Manifest):
+        if not isinstance(document, Index):
             return _Found(document, path, None)
         # the best of all, wherever it stands: `sorted` keeps the order of equals
         for _, entry, parents in sorted(self._candidates(document, path), key=lambda candidate: candidate[0]):
             document, path = self._keep(self._child(entry), entry, parents)
-            if isinstance(document, Manifest):
+            if not isinstance(document, Index):
                 return _Found(document, path, entry.platform)
             raise DocumentError(f"{entry.digest}: an index where its index says a manifest", hint="the image is broken")
         offered = ", ".join(sorted(self._offered)) or "no platform at all"
@@ -258,7 +304,9 @@ class _Search:
             return self._store.read(digest)
         return self._client.get_manifest(self._reference).data
 
-    def _keep(self, data: bytes, entry: Descriptor | None, parents: tuple[Document, ...]) -> tuple[Index | Manifest, tuple[Document, ...]]:
+    def _keep(
+        self, data: bytes, entry: Descriptor | None, parents: tuple[Document, ...]
+    ) -> tuple[Index | Manifest | Sif | Schema1, tuple[Document, ...]]:
         """Read a document and keep it in the store; return it and the way to it, outermost first.
 
         Args:
@@ -278,11 +326,11 @@ class _Search:
             raise DocumentError(f"more than {MAX_DEPTH} indexes inside each other", hint="the image is broken")
         self._offered.update(index.platforms())
         for entry in index.choose(self._wanted):
-            if entry.artifact_type:  # a signature, an SBOM or an accelerator's data (image-spec, descriptor.md)
+            if entry.artifact_type not in _IMAGES:  # a signature, an SBOM or an accelerator's data (image-spec, descriptor.md)
                 continue
             if entry.media_type in MediaType.INDEXES:
                 document, below = self._keep(self._child(entry), entry, path)
-                if isinstance(document, Manifest):
+                if not isinstance(document, Index):
                     raise DocumentError(
                         f"{entry.digest}: its index says that it is an index, but it is a manifest", hint="the image is broken"
                     )
@@ -297,7 +345,9 @@ class _Search:
         self._read += 1
         if self._read > MAX_DOCUMENTS:
             raise DocumentError(f"more than {MAX_DOCUMENTS} indexes", hint="the image is broken")
-        if entry.size > MAX_DOCUMENT:
+        if entry.data is not None:
+            return entry.data
+        if (entry.size or 0) > MAX_DOCUMENT:
             raise DocumentError(f"{entry.digest}: {entry.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
         if self._store.has(entry.digest, entry.size):
             return self._store.read(entry.digest)
@@ -309,7 +359,10 @@ class _Search:
 
 def _config(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store) -> bytes:
     """Return a config, from the store or the registry, and keep it."""
-    if blob.size <= MAX_DOCUMENT and store.has(blob.digest, blob.size):
+    if blob.data is not None:
+        store.add(blob.data, blob.digest)
+        return blob.data
+    if (blob.size or 0) <= MAX_DOCUMENT and store.has(blob.digest, blob.size):
         return store.read(blob.digest)
     data = client.get_document(reference, blob)
     store.add(data, blob.digest)

@@ -1,30 +1,34 @@
 """The documents of OCI and Docker images, as frozen dataclasses with one `parse` each.
 
 ```
-Index    ── manifests: Descriptor + Platform ──▶ Index | Manifest
+Index    ── manifests: Descriptor + Platform ──▶ Index | Manifest | Sif
 Manifest ── config: Descriptor ──▶ ImageConfig
          └─ layers: Descriptor … ──▶ blobs (tar streams)
+Sif      ── layer: Descriptor ──▶ a blob that is a whole SIF
 ```
 
 Sources: OCI image-spec 1.1 (descriptor.md, image-index.md, manifest.md, config.md) and Docker's
-"Image Manifest Version 2, Schema 2". A parse error names the key:
+"Image Manifest Version 2, Schema 2"; for schema 1 see schema1.py. A parse error names the key:
 ``layers[3].size: expected an integer, got 'x'``.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import platform as _platform
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from sregistry import refusal
+from sregistry.document import listed, load_json, optional_text, table, text, wrong
 from sregistry.errors import ConfigError, DocumentError
 
-#: Largest manifest, index or config that is read, in bytes (distribution-spec: at least 4 MiB).
-MAX_DOCUMENT = 4 << 20
+if TYPE_CHECKING:
+    from sregistry.schema1 import Schema1
 
 _DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
@@ -60,6 +64,13 @@ class Digest:
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
     @classmethod
+    def parse(cls, value: str, key: str) -> Digest:
+        """Read a digest. Raises DocumentError that names the key."""
+        if not _DIGEST.fullmatch(value):
+            wrong(key, "a sha256 or sha512 digest", value)
+        return cls(value)
+
+    @classmethod
     def of(cls, data: bytes) -> Digest:
         """Return the sha256 digest of *data*."""
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
@@ -76,19 +87,32 @@ class MediaType:
     DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
     DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
     DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+    SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
+    SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 
     MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
     INDEXES = (OCI_INDEX, DOCKER_LIST)
     CONFIGS = (OCI_CONFIG, DOCKER_CONFIG)
 
     #: One header for every manifest request: some registries answer an index only when it is asked for.
-    ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
+    #: Schema 1 comes last: it is for who has nothing else.
+    ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, SCHEMA1_SIGNED, SCHEMA1))
 
 
 #: What a layer's type must contain to be a tar stream; the compression itself is told by content.
 _LAYER_TYPE = re.compile(
     r"application/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1\.tar|docker\.image\.rootfs\.(foreign\.)?diff\.tar)([.+](gzip|zstd))?"
 )
+
+#: The types of a layer that is a SIF: Singularity before 3.7 misspelt its own, others leave out or swap a part.
+_SIF_TYPE = re.compile(r"appli(c|ci)ation/vnd\.sylabs\.sif\.layer(\.v1)?[.+](sif|tar)")
+
+#: In `os.features` of an entry that only nydus can read (oci-to-sif.md §16).
+_NYDUS = "nydus.remoteimage.v1"
+#: In a layer's annotations: its tar stream has entries that are no files of the image.
+_STARGZ = "containerd.io/snapshot/stargz/toc.digest"
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -171,38 +195,63 @@ def _arm(variant: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Descriptor:
-    """A typed, sized, digested pointer (image-spec, descriptor.md)."""
+    """A typed, sized, digested pointer (image-spec, descriptor.md).
+
+    `size` is None where none is published (schema 1). `data` is the content itself, checked, where the
+    descriptor brings it along. `features` are those that the platform must have.
+    """
 
     media_type: str
     digest: Digest
-    size: int
+    size: int | None
     urls: tuple[str, ...] = ()
     platform: Platform | None = None
+    features: tuple[str, ...] = ()
     artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+    data: bytes | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, value: object, key: str = "descriptor") -> Descriptor:
-        """Read a descriptor object. Raises DocumentError that names the key."""
-        item = _object(value, key)
-        digest = _string(item, "digest", key)
-        if not _DIGEST.fullmatch(digest):
-            _fail(f"{key}.digest", "a sha256 or sha512 digest", digest)
+    def parse(cls, value: object, key: str = "descriptor", *, sized: bool = True) -> Descriptor:
+        """Read a descriptor object. Raises DocumentError that names the key.
+
+        Args:
+            value: the object.
+            key: where it stands, for messages.
+            sized: a size must be there, as the specification has it; manifest.json may say that none is known.
+        """
+        item = table(value, key)
+        digest = Digest.parse(text(item, "digest", key), f"{key}.digest")
         size = item.get("size")
-        if type(size) is not int or size < 0:
-            _fail(f"{key}.size", "a size in bytes", size)
-        urls = _array(item.get("urls") or [], f"{key}.urls")
+        if not (type(size) is int and size >= 0) and (sized or size is not None):
+            wrong(f"{key}.size", "a size in bytes", size)
+        urls = listed(item.get("urls") or [], f"{key}.urls")
         platform = item.get("platform")
+        annotations = table(item.get("annotations") or {}, f"{key}.annotations")
         return cls(
-            media_type=_media_type(_string(item, "mediaType", key)),
-            digest=Digest(digest),
+            media_type=_media_type(text(item, "mediaType", key)),
+            digest=digest,
             size=size,
             urls=tuple(str(url) for url in urls),
             platform=None if platform is None else _platform_of(platform, f"{key}.platform"),
-            artifact_type=_optional(item, "artifactType", key),
+            features=() if platform is None else tuple(map(str, listed(platform.get("os.features") or [], f"{key}.platform.os.features"))),
+            artifact_type=optional_text(item, "artifactType", key),
+            annotations={name: value for name, value in annotations.items() if isinstance(value, str)},
+            data=_embedded(item, digest, size, key),
         )
 
+    @property
+    def estargz(self) -> bool:
+        """Whether the layer says that it is laid out for lazy loading (oci-to-sif.md §16)."""
+        return _STARGZ in self.annotations
+
+    @property
+    def is_sif(self) -> bool:
+        """Whether the layer says that it is a SIF."""
+        return _SIF_TYPE.fullmatch(self.media_type) is not None
+
     def json(self) -> dict[str, Any]:
-        """Return the descriptor as its JSON object (without platform and urls)."""
+        """Return the descriptor as its JSON object (type, digest and size)."""
         return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
 
 
@@ -215,7 +264,7 @@ class Index:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Index:
-        items = _array(document.get("manifests"), "manifests")
+        items = listed(document.get("manifests"), "manifests")
         return cls(
             media_type=_media_type(document.get("mediaType") or MediaType.OCI_INDEX),
             manifests=tuple(Descriptor.parse(item, f"manifests[{i}]") for i, item in enumerate(items)),
@@ -226,10 +275,12 @@ class Index:
 
         An entry without a platform counts as UNNAMED; nested
         indexes without a platform come last, to be looked into. Attestations carry unknown/unknown
-        and so never match.
+        and so never match; what only nydus can read is passed over.
         """
         ranked: list[tuple[int, int, Descriptor]] = []
         for position, entry in enumerate(self.manifests):
+            if _NYDUS in entry.features:
+                continue
             if entry.media_type in MediaType.INDEXES and entry.platform is None:
                 ranked.append((1000, position, entry))
                 continue
@@ -240,8 +291,8 @@ class Index:
 
     def platforms(self) -> list[str]:
         """Return the platforms that the index offers, for messages."""
-        found = {str(entry.platform) for entry in self.manifests if entry.platform and entry.platform.os != "unknown"}
-        return sorted(found)
+        named = [entry for entry in self.manifests if entry.platform and entry.platform.os != "unknown"]
+        return sorted({f"{entry.platform}{' for nydus alone' * (_NYDUS in entry.features)}" for entry in named})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,49 +304,72 @@ class Manifest:
     layers: tuple[Descriptor, ...]
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Manifest:
+    def parse(cls, document: Mapping[str, Any]) -> Manifest | Sif:
         """Read a manifest.
 
         Raises:
             DocumentError: malformed, or an artifact that is no image (Helm chart, signature, SBOM …).
         """
         config = Descriptor.parse(document.get("config"), "config")
-        layers = _array(document.get("layers"), "layers")
-        artifact = _optional(document, "artifactType", "") or ""
-        # manifest.md: artifactType says that the manifest is no image, whatever its config's type
-        if config.media_type not in MediaType.CONFIGS or (artifact and artifact not in MediaType.CONFIGS):
-            raise DocumentError(f"not a container image but an artifact of type {artifact or config.media_type}", hint="name an image")
-        parsed = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(layers))
-        for i, layer in enumerate(parsed):
-            if not _LAYER_TYPE.fullmatch(layer.media_type):
-                raise DocumentError(f"layers[{i}]: type {layer.media_type} is no layer of a container image")
-        return cls(
-            media_type=_media_type(document.get("mediaType") or MediaType.OCI_MANIFEST),
-            config=config,
-            layers=parsed,
-        )
+        layers = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(listed(document.get("layers"), "layers")))
+        artifact = optional_text(document, "artifactType", "") or ""
+        media_type = _media_type(document.get("mediaType") or MediaType.OCI_MANIFEST)
+        if len(layers) == 1 and layers[0].is_sif:
+            return Sif(media_type=media_type, config=config, layer=layers[0])
+        _refuse(artifact, config, layers)
+        return cls(media_type=media_type, config=config, layers=layers)
 
 
-def parse_manifest(data: bytes) -> Index | Manifest:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sif:
+    """A manifest whose one layer is a SIF, as `apptainer push` to oras:// makes it. The config says nothing."""
+
+    media_type: str
+    config: Descriptor
+    layer: Descriptor
+
+
+def _refuse(artifact: str, config: Descriptor, layers: tuple[Descriptor, ...]) -> None:
+    """Refuse what is no image made of layers, by its name where it is known. Raises DocumentError."""
+    # manifest.md: artifactType says that the manifest is no image, whatever its config's type
+    for kind in (artifact, config.media_type):
+        if row := refusal.find(kind.lower()):
+            raise DocumentError(f"not a container image but {row.what} ({kind})", hint=row.hint)
+    for i, layer in enumerate(layers):
+        for kind in (layer.media_type, *layer.annotations):
+            if row := refusal.find(kind):
+                raise DocumentError(f"layers[{i}] is {row.what} ({kind})", hint=row.hint)
+    if config.media_type not in MediaType.CONFIGS or (artifact and artifact not in MediaType.CONFIGS):
+        raise DocumentError(f"not a container image but an artifact of type {artifact or config.media_type}", hint="name an image")
+    for i, layer in enumerate(layers):
+        if not _LAYER_TYPE.fullmatch(layer.media_type):
+            raise DocumentError(f"layers[{i}]: type {layer.media_type} is no layer of a container image")
+
+
+def parse_manifest(data: bytes) -> Index | Manifest | Sif | Schema1:
     """Read a manifest or an index, told by content, not by Content-Type.
 
     Raises:
-        DocumentError: no JSON object, schema 1, both `layers` and `manifests` (image-spec's guard
+        DocumentError: no JSON object, both `layers` and `manifests` (image-spec's guard
             against type confusion), or neither.
     """
     document = load_json(data, "manifest")
     version = document.get("schemaVersion")
+    if type(version) is not int or version not in (1, 2):
+        wrong("schemaVersion", "1 or 2", version)
     if version == 1:
-        raise DocumentError("the registry offers only a schema 1 manifest, which is not supported yet", hint="ask for a newer tag")
-    if type(version) is not int or version != 2:
-        _fail("schemaVersion", "2", version)
+        from sregistry.schema1 import Schema1  # stands on this module
+
+        return Schema1.parse(document)
     declared = document.get("mediaType")
+    if isinstance(declared, str) and (row := refusal.find(_media_type(declared))):
+        raise DocumentError(f"not a container image but {row.what} ({declared})", hint=row.hint)
     has_layers, has_manifests = "layers" in document, "manifests" in document
     if has_layers == has_manifests:
         raise DocumentError("manifest: expected either layers or manifests, got " + ("both" if has_layers else "neither"))
     allowed = MediaType.MANIFESTS if has_layers else MediaType.INDEXES
     if declared is not None and _media_type(declared) not in allowed:
-        _fail("mediaType", " or ".join(allowed), declared)
+        wrong("mediaType", " or ".join(allowed), declared)
     return Manifest.parse(document) if has_layers else Index.parse(document)
 
 
@@ -320,16 +394,16 @@ class ImageConfig:
     def parse(cls, data: bytes) -> ImageConfig:
         """Read an image config. Raises DocumentError that names the key."""
         document = load_json(data, "config")
-        rootfs = _object(document.get("rootfs"), "rootfs")
+        rootfs = table(document.get("rootfs"), "rootfs")
         if rootfs.get("type") not in (None, "layers"):
-            _fail("rootfs.type", "'layers'", rootfs.get("type"))
-        diff_ids = _array(rootfs.get("diff_ids") or [], "rootfs.diff_ids")
+            wrong("rootfs.type", "'layers'", rootfs.get("type"))
+        diff_ids = listed(rootfs.get("diff_ids") or [], "rootfs.diff_ids")
         for i, item in enumerate(diff_ids):
             if not isinstance(item, str) or not _DIGEST.fullmatch(item):
-                _fail(f"rootfs.diff_ids[{i}]", "a digest", item)
-        inner = _object(document.get("config") or {}, "config")
-        labels = _object(inner.get("Labels") or {}, "config.Labels")
-        architecture = _optional(document, "architecture", "")
+                wrong(f"rootfs.diff_ids[{i}]", "a digest", item)
+        inner = table(document.get("config") or {}, "config")
+        labels = table(inner.get("Labels") or {}, "config.Labels")
+        architecture = optional_text(document, "architecture", "")
         platform = None
         if architecture:
             platform = _platform_of(
@@ -337,7 +411,7 @@ class ImageConfig:
             )
         return cls(
             platform=platform,
-            created=_optional(document, "created", ""),
+            created=optional_text(document, "created", ""),
             diff_ids=tuple(Digest(item) for item in diff_ids),
             env=_words(inner, "Env") or (),
             entrypoint=_words(inner, "Entrypoint"),
@@ -347,71 +421,45 @@ class ImageConfig:
         )
 
 
-def load_json(data: bytes, what: str) -> dict[str, Any]:
-    """Read a JSON object. Raises DocumentError."""
-    if len(data) > MAX_DOCUMENT:
-        raise DocumentError(f"{what}: {len(data)} bytes, over the limit of {MAX_DOCUMENT}")
-    try:
-        document = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{what}: no JSON: {error}") from None
-    return _object(document, what)
-
-
 def _words(item: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     value = item.get(key)
     if isinstance(value, str):  # old configs carry a plain string in place of a list
         value = [value]
-    words = _array(value or [], f"config.{key}")
+    words = listed(value or [], f"config.{key}")
     for i, word in enumerate(words):
         if not isinstance(word, str):
-            _fail(f"config.{key}[{i}]", "a string", word)
+            wrong(f"config.{key}[{i}]", "a string", word)
         if "\0" in word:
-            _fail(f"config.{key}[{i}]", "a string without NUL", word)
+            wrong(f"config.{key}[{i}]", "a string without NUL", word)
     return tuple(words) or None
 
 
 def _platform_of(value: object, key: str) -> Platform:
-    item = _object(value, key)
+    item = table(value, key)
     return Platform(
-        os=_string(item, "os", key),
-        architecture=_string(item, "architecture", key),
-        variant=_optional(item, "variant", key) or None,
+        os=text(item, "os", key),
+        architecture=text(item, "architecture", key),
+        variant=optional_text(item, "variant", key) or None,
     )
 
 
 def _media_type(value: object) -> str:
     """Return a media type in lower case, without parameters (RFC 9110, 8.3.1)."""
     if not isinstance(value, str):
-        _fail("mediaType", "a string", value)
+        wrong("mediaType", "a string", value)
     return value.partition(";")[0].strip().lower()
 
 
-def _object(value: object, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _fail(key, "an object", value)
-    return value
-
-
-def _array(value: object, key: str) -> Sequence[Any]:
-    if not isinstance(value, list):
-        _fail(key, "a list", value)
-    return value
-
-
-def _string(item: Mapping[str, Any], name: str, key: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str):
-        _fail(f"{key}.{name}", "a string", value)
-    return value
-
-
-def _optional(item: Mapping[str, Any], name: str, key: str) -> str | None:
-    value = item.get(name)
-    if value is not None and not isinstance(value, str):
-        _fail(f"{key}.{name}".lstrip("."), "a string", value)
-    return value
-
-
-def _fail(key: str, expected: str, got: object) -> NoReturn:
-    raise DocumentError(f"{key}: expected {expected}, got {str(got)[:80]!r}" if got is not None else f"{key}: missing, expected {expected}")
+def _embedded(item: Mapping[str, Any], digest: Digest, size: int | None, key: str) -> bytes | None:
+    """Return the content that a descriptor brings along (descriptor.md, "Embedded Content"), checked; None without it."""
+    encoded = optional_text(item, "data", key)
+    if encoded is None:
+        return None
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        wrong(f"{key}.data", "base64", encoded)
+    # "The decoded data MUST be identical to the referenced content"
+    if len(data) != size or not digest.matches(data):
+        wrong(f"{key}.data", f"the {size} bytes of {digest}", f"{len(data)} bytes of {Digest.of(data)}")
+    return data

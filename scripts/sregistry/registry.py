@@ -39,11 +39,13 @@ from urllib3.util.retry import Retry
 from sregistry import __version__
 from sregistry.auth import Answer, Authenticator, Login, is_loopback
 from sregistry.credentials import Keyring
+from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, MediaType, load_json
+from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.pace import Pace, limit_of, reset_of
 from sregistry.reference import Reference
 from sregistry.registries import variable
+from sregistry.schema1 import payload
 from sregistry.settings import RegistrySettings
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
@@ -141,10 +143,10 @@ class Document(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Bytes *start* to *end* of a blob, to be read from `chunks`."""
+    """Bytes *start* to *end* of a blob, or to its end if nobody knows how large it is, to be read from `chunks`."""
 
     start: int
-    end: int
+    end: int | None
     chunks: Iterator[bytes]
 
 
@@ -191,7 +193,7 @@ class RegistryClient:
         return f"{self._repository_url(reference)}/manifests/{digest or reference.target}"
 
     def get_manifest(self, reference: Reference, digest: Digest | None = None) -> Document:
-        """Get a manifest or an index, as it is.
+        """Get a manifest or an index, as it is; of a signed schema 1 manifest, what its digest is of.
 
         Args:
             reference: what to ask for, and where.
@@ -212,6 +214,8 @@ class RegistryClient:
             return Document(_read(response, reference.registry, what, MAX_DOCUMENT), media_type)
 
         document = self._repeat(get)
+        if digest is None or not digest.matches(document.data):
+            document = document._replace(data=payload(document.data))
         if digest and not digest.matches(document.data):
             raise DigestMismatch(f"{reference.registry} sends another manifest than {what}", hint="the registry or a proxy is broken")
         if document.data.lstrip()[:1] != b"{":
@@ -244,7 +248,7 @@ class RegistryClient:
 
     def get_document(self, reference: Reference, blob: Descriptor) -> bytes:
         """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
-        if blob.size > MAX_DOCUMENT:
+        if (blob.size or 0) > MAX_DOCUMENT:
             raise DocumentError(f"{blob.digest}: {blob.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
         data = self._repeat(lambda: b"".join(self.get_blob(reference, blob)))
         if not blob.digest.matches(data):
@@ -252,7 +256,7 @@ class RegistryClient:
         return data
 
     def get_blob(self, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's bytes, exactly `blob.size` of them; the digest is the reader's to check. Raises as `get_part`."""
+        """Yield a blob's bytes, exactly `blob.size` of them if that is known; the digest is the reader's to check. Raises as `get_part`."""
         return self.get_part(reference, blob).chunks
 
     def get_part(self, reference: Reference, blob: Descriptor, start: int = 0, end: int | None = None) -> Part:
@@ -541,25 +545,29 @@ def _part(response: requests.Response, blob: Descriptor, host: str, start: int, 
     if response.status_code == 200:
         return _whole(response, blob, host)
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or found is None or int(found[1]) != start or not start <= int(found[2]) < (end or blob.size):
+    if response.status_code != 206 or found is None or int(found[1]) != start or int(found[2]) < start:
         response.close()
         return None
-    if found[3] not in ("*", str(blob.size)):
+    last = end or blob.size
+    if last is not None and int(found[2]) >= last:
+        response.close()
+        return None
+    if blob.size is not None and found[3] not in ("*", str(blob.size)):
         response.close()
         raise DigestMismatch(f"{blob.digest}: {host} has {found[3]} bytes, the manifest declares {blob.size}", hint="try again later")
     end = int(found[2]) + 1
     return Part(start, end, _exactly(_stream(response, host), blob, host, end - start))
 
 
-def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str, size: int) -> Iterator[bytes]:
-    """Pass *chunks* of the blob on; a sum that is not *size* is an error."""
+def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str, size: int | None) -> Iterator[bytes]:
+    """Pass *chunks* of the blob on; a sum that is not *size*, if that is known, is an error."""
     received = 0
     for chunk in chunks:
         received += len(chunk)
-        if received > size:
+        if size is not None and received > size:
             raise DigestMismatch(f"{blob.digest}: {host} sends more than the {size} bytes that it was asked for")
         yield chunk
-    if received < size:
+    if size is not None and received < size:
         raise TransferError(f"{blob.digest}: {host} ended after {received} of {size} bytes", hint="try again later")
 
 

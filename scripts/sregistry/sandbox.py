@@ -9,7 +9,8 @@ containerd apply them:
 * a path's parents are resolved inside the tree, symlinks included, never above its root;
 * an entry replaces what is there, but a directory over a directory only changes its metadata;
 * a whiteout or opaque marker hides what lower layers made, whatever its place in its layer;
-* a hard link shares the inode of its target, which this or a lower layer made.
+* a hard link shares the inode of its target, which this or a lower layer made;
+* what eStargz adds to a layer's root for its own use is no file of the image (oci-to-sif.md §16).
 
 The packed sandbox is a file of columns in breadth-first order: row 0 is the root, the children of a
 directory are consecutive rows in the order of their names' bytes.
@@ -28,7 +29,7 @@ import struct
 import sys
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 
@@ -44,11 +45,12 @@ IMPLIED = (1 << 64) - 1
 _WHITEOUT = b".wh."
 _RESERVED = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
+_STARGZ = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
 _MAX_LINKS = 255  # as Linux' MAXSYMLINKS, but generous: it only stops loops
 _HEAD = struct.Struct("<QQQ")
 _LOW = 0xFFFFFFFF
 # An attribute of an enumeration costs as much as all the rest of a line.
-_DIRECTORY, _HARD_LINK = int(Kind.DIRECTORY), int(Kind.HARD_LINK)
+_DIRECTORY, _FILE, _HARD_LINK = int(Kind.DIRECTORY), int(Kind.FILE), int(Kind.HARD_LINK)
 
 
 class Directory:
@@ -66,10 +68,11 @@ Node = Directory | int  # anything but a directory is its source: layer number <
 
 
 class Merger:
-    """The tree while layers are applied. Layer numbers are positions in *layers*."""
+    """The tree while layers are applied. Layer numbers are positions in *layers*; *estargz* are those of that kind."""
 
-    def __init__(self, layers: Sequence[Index]) -> None:
+    def __init__(self, layers: Sequence[Index], estargz: Collection[int] = ()) -> None:
         self._layers = layers
+        self._estargz = estargz
         self.root = Directory(IMPLIED, -1)
         self._layer = -1
         self._cache: dict[bytes, Directory] = {}
@@ -81,10 +84,13 @@ class Merger:
         self._begin(number)
         index = self._layers[number]
         cache = self._cache
-        marked = index.mentions(_WHITEOUT)  # most layers hide nothing
+        foreign = _STARGZ if number in self._estargz else frozenset()
+        marked = index.mentions(_WHITEOUT) or bool(foreign)  # most layers hide nothing
         for path, kind, source in zip(index.paths(), index.kind, count(number << 32)):
             parent, _, name = path.rpartition(b"/")
             if marked:
+                if path in foreign and kind == _FILE:
+                    continue
                 if name.startswith(_WHITEOUT):
                     self._whiteout(parent, name)
                     continue
@@ -345,18 +351,19 @@ class Sandbox:
         return packed
 
 
-def merge(folders: Sequence[Path]) -> Sandbox:
+def merge(folders: Sequence[Path], estargz: Collection[int] = ()) -> Sandbox:
     """Merge exploded layers into one root file system.
 
     Args:
         folders: of the base environment, the image's layers from the lowest, the metadata.
+        estargz: positions of those that are laid out for lazy loading.
 
     Raises:
         LayerError: a layer can't be applied; the message names it and the path.
         StoreError: an index can't be read or is damaged.
     """
     layers = [Index.read(folder / "index", merging=True) for folder in folders]
-    merger = Merger(layers)
+    merger = Merger(layers, estargz)
     for number in range(1, len(layers) - 1):
         merger.apply(number)
     merger.underlay(0)

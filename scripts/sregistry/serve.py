@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DocumentError, InvalidReference, RegistryError, SregistryError, StoreError, from_oserror
-from sregistry.oci import MAX_DOCUMENT, Descriptor, Digest, parse_manifest
+from sregistry.oci import Descriptor, Digest, parse_manifest
 from sregistry.reference import Reference
 from sregistry.store import Store
 

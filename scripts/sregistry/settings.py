@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "database": "~/.singularity",
     "cache": "~/.singularity",
     "connections": 9,
+    "layer_limit": 1 << 40,
     "refresh": False,
     "docker_cmd": False,
 }
@@ -92,6 +93,7 @@ class Settings:
     database: Path
     cache: Path
     connections: int
+    layer_limit: int
     refresh: bool
     docker_cmd: bool
     disable: bool
@@ -120,6 +122,7 @@ class Settings:
             database=choice.folder("database"),
             cache=choice.folder("cache"),
             connections=choice.count("connections"),
+            layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
@@ -162,9 +165,9 @@ class _Choice:
         value, name = self.find(key)
         return flag(value, name)
 
-    def count(self, key: str) -> int:
+    def count(self, key: str, digits: int = 9) -> int:
         value, name = self.find(key)
-        number = _integer(value, name)
+        number = _integer(value, name, digits)
         if number < 1:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
         return number
@@ -216,8 +219,8 @@ def flag(value: object, name: str) -> bool:
     return word in _TRUE
 
 
-def _integer(value: object, name: str) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value).strip()):
+def _integer(value: object, name: str, digits: int = 9) -> int:
+    if isinstance(value, bool) or not re.fullmatch(rf"\d{{1,{digits}}}", str(value).strip()):
         raise ConfigError(f"{name}: expected a whole number, got {value!r}")
     return int(str(value))
 

@@ -103,6 +103,11 @@ class Architecture(Enum):
         """Return the architecture of a Go name; UNKNOWN, which runs on any host, for any other text."""
         return next((item for item in cls if item.go == go), cls.UNKNOWN)
 
+    @classmethod
+    def read(cls, code: bytes) -> Architecture:
+        """Return the architecture of a header's digits; UNKNOWN for any that the format does not know."""
+        return next((item for item in cls if item.code == code), cls.UNKNOWN)
+
 
 #: ELF's (e_machine, class, byte order) and Go's name; class 1 is 32 bits, order 1 little-endian.
 _ELF = {

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sregistry.errors import DigestMismatch, SregistryError, StoreError, from_oserror, report
+from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
@@ -76,21 +76,27 @@ def _pinned(path: Path) -> str | None:
 
 
 def _manifests(options: argparse.Namespace) -> None:
-    """Gather the layers of all images; an image that could not be resolved has none."""
+    """Gather the layers of all images, and which are SIFs; an image that could not be resolved has none."""
     from sregistry import receipt
 
     layers = {}
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int | None] = {}
+    sifs = []
     for path in options.manifests:
-        found = {layer["digest"]: layer["size"] for layer in receipt.read(path).get("layers", ())}
+        value = receipt.read(path)
+        found = {layer["digest"]: layer["size"] for layer in value.get("layers", ())}
         layers[path.parent.name] = list(found)
-        sizes |= found
-    receipt.write(options.output, {"layers": layers, "sizes": sizes})
+        # One manifest may know the size that another, of schema 1, does not.
+        sizes |= {digest: size for digest, size in found.items() if sizes.get(digest) is None}
+        if value.get("kind") == "sif":
+            sifs.append(path.parent.name)
+    receipt.write(options.output, {"layers": layers, "sizes": sizes, "sifs": sifs})
 
 
 def _layer(options: argparse.Namespace) -> None:
     """Download one blob into the store."""
     from sregistry import receipt
+    from sregistry.inflate import is_estargz
     from sregistry.layer import fetch
     from sregistry.oci import Digest
     from sregistry.registry import RegistryClient
@@ -98,9 +104,12 @@ def _layer(options: argparse.Namespace) -> None:
 
     resolved, store = _resolved(options.manifest), _store(options)
     settings = registry(resolved.client, os.environ, fallback=resolved.registry)
+    layer = resolved.layer(Digest(options.digest))
     with RegistryClient(settings, pace=_pace(store, settings)) as client:
-        made = fetch(client, resolved.reference, resolved.layer(Digest(options.digest)), store, connections=options.connections)
-    receipt.write(options.output, {**made, "store": str(store.root)})
+        made = fetch(client, resolved.reference, layer, store, connections=options.connections)
+    with store.blob(layer.blob.digest).open("rb") as file:
+        estargz = is_estargz(file)
+    receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
 
 
 def _explode(options: argparse.Namespace) -> None:
@@ -112,8 +121,11 @@ def _explode(options: argparse.Namespace) -> None:
 
     layer = receipt.read(options.layer)
     store = _store(options)
-    made = explode(store, Digest(layer["digest"]), Digest(layer["diff_id"]), _compression(options), min(options.threads, usable()))
-    receipt.write(options.output, {**made, "digest": layer["digest"], "store": str(store.root)})
+    diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
+    threads = min(options.threads, usable())
+    made = explode(store, Digest(layer["digest"]), diff_id, _compression(options), threads, limit=options.limit)
+    kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
+    receipt.write(options.output, {**made, **kept})
 
 
 def _metadata(options: argparse.Namespace) -> None:
@@ -149,27 +161,37 @@ def _sandbox(options: argparse.Namespace) -> None:
 
     resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
     exploded = {value["digest"]: value for value in map(receipt.read, options.layers)}
-    folders = []
+    folders: list[str] = []
+    estargz = []
     for layer in resolved.layers:
         made = exploded.get(str(layer.blob.digest))
         if made is None:
             raise StoreError(f"{resolved.uri}: no receipt for layer {layer.blob.digest}", hint="run again")
-        if made["diff_id"] != str(layer.diff_id):
+        if layer.diff_id is not None and made["diff_id"] != str(layer.diff_id):
             # Two images name one blob with different contents: one of the configs is wrong.
             raise DigestMismatch(
                 f"{resolved.uri}: layer {layer.blob.digest} has diff_id {made['diff_id']}, not {layer.diff_id} as its config says"
             )
         folders.append(made["path"])
-    merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])]).write(options.output)
+        if layer.blob.estargz or made.get("estargz"):
+            estargz.append(len(folders))  # the environment is below
+    merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])], estargz).write(options.output)
 
 
 def _image(options: argparse.Namespace) -> None:
     """Assemble the image, or let another tool, and publish it under its final name; what that can't keep goes to stdout."""
     from sregistry import receipt
+    from sregistry.manifest import SIF
     from sregistry.metadata import sif_objects
     from sregistry.sandbox import Sandbox
 
-    resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
+    resolved = _resolved(options.manifest)
+    if resolved.kind == SIF:
+        receipt.write(options.output, {**_taken(options, resolved), "holds": [receipt.hold(options.target)]})
+        return
+    if options.metadata is None or options.sandbox is None:
+        raise UsageError(f"{resolved.uri} is made of layers: --metadata and --sandbox are needed")
+    metadata = receipt.read(options.metadata)
     created = int(metadata["created"])
     deffile, documents = sif_objects(
         resolved.parsed_config(), reference=_name(resolved), docker_cmd=bool(metadata["docker_cmd"]), created=created
@@ -204,6 +226,23 @@ def _image(options: argparse.Namespace) -> None:
         if made["lost"]:
             print(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
     receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+
+
+def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
+    """Publish a SIF as it is. Raises ImageError that names the image."""
+    from sregistry import receipt
+    from sregistry.errors import ImageError
+    from sregistry.image import take
+
+    if options.format != "sif":
+        raise ImageError(f"{resolved.uri} is a SIF in the registry already, and can't become {options.format}", hint="choose format: sif")
+    if options.sif is None:
+        raise UsageError(f"{resolved.uri} is a SIF in the registry: --sif is needed")
+    blob = Path(receipt.read(options.sif)["holds"][0]["path"])
+    try:
+        return take(blob, resolved.layers[0].blob.digest, target=options.target, platform=resolved.platform)
+    except ImageError as error:
+        raise ImageError(f"{resolved.uri}: {error.message}", hint=error.hint) from error
 
 
 def _catalog(options: argparse.Namespace) -> None:
@@ -302,6 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")
     stage.add_argument("--layer", type=Path, required=True, metavar="FILE", help="receipt of the layer")
     stage.add_argument("--threads", type=int, default=1, metavar="N")
+    stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
     stage.set_defaults(run=_explode)
 
     stage = stages.add_parser("metadata", parents=[manifest, cache, compression, output], help="environment, runscript, labels")
@@ -315,8 +355,9 @@ def _parser() -> argparse.ArgumentParser:
     stage.set_defaults(run=_sandbox)
 
     stage = stages.add_parser("image", parents=[manifest, output], help="assemble the image")
-    stage.add_argument("--metadata", type=Path, required=True, metavar="FILE", help="receipt of the metadata")
-    stage.add_argument("--sandbox", type=Path, required=True, metavar="FILE", help="sandbox.index")
+    stage.add_argument("--metadata", type=Path, metavar="FILE", help="receipt of the metadata")
+    stage.add_argument("--sandbox", type=Path, metavar="FILE", help="sandbox.index")
+    stage.add_argument("--sif", type=Path, metavar="FILE", help="receipt of the layer, in place of both, if it is a SIF")
     stage.add_argument("--format", required=True)
     stage.add_argument("--target", type=Path, required=True, metavar="PATH")
     stage.add_argument("--builder", choices=("native", "mksquashfs", "singularity"), default="native")

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 from sregistry.errors import RegistryError, TransferError
 from sregistry.oci import Descriptor
@@ -35,34 +36,36 @@ def open_blob(client: RegistryClient, reference: Reference, blob: Descriptor, st
     Raises: as RegistryClient.get_part, now or while it is read.
     """
     try:
-        if connections == 1 or blob.size - start < 2 * SEGMENT:
+        if connections == 1 or blob.size is None or blob.size - start < 2 * SEGMENT:
             return client.get_part(reference, blob, start)
         first = client.get_part(reference, blob, start, start + SEGMENT)
-        if first.end == blob.size:
+        if first.end is None or first.end == blob.size:
             return first
     except RegistryError:
         if not blob.urls:
             raise
         return client.get_foreign(blob, start)
-    return Part(first.start, blob.size, _ranges(client, reference, blob, first, connections))
+    rest = [(at, min(at + SEGMENT, blob.size)) for at in range(first.end, blob.size, SEGMENT)]
+    return Part(first.start, blob.size, _ranges(client, reference, blob, first.chunks, rest, connections))
 
 
-def _ranges(client: RegistryClient, reference: Reference, blob: Descriptor, first: Part, connections: int) -> Iterator[bytes]:
-    """Yield the *first* part and what follows it, fetched by several connections, that part's among them."""
+def _ranges(
+    client: RegistryClient, reference: Reference, blob: Descriptor, first: Iterator[bytes], rest: list[tuple[int, int]], connections: int
+) -> Iterator[bytes]:
+    """Yield the *first* part and then the *rest*, fetched by several connections, that part's among them."""
     stop = threading.Event()
-    starts = iter(range(first.end, blob.size, SEGMENT))
+    waiting = iter(rest)
     pending: deque[Future[bytes]] = deque()
 
     def submit() -> None:
-        at = next(starts, None)
-        if at is not None:
-            pending.append(pool.submit(_fetch, client, reference, blob, at, min(at + SEGMENT, blob.size), stop))
+        for start, end in islice(waiting, 1):
+            pending.append(pool.submit(_fetch, client, reference, blob, start, end, stop))
 
     pool = ThreadPoolExecutor(connections)
     try:
         for _ in range(connections - 1):
             submit()
-        yield from first.chunks
+        yield from first
         submit()
         while pending:
             data = pending.popleft().result()

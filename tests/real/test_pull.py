@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -281,3 +282,34 @@ def test_a_full_disk_is_one_clear_line_and_the_next_run_ends_right(pipeline: Pip
         tool("umount", small)
     assert pipeline.run("uri=demo/sizes:1").returncode == 0
     assert pipeline.image("demo/sizes:1").is_file()
+
+
+@pytest.mark.needs("apptainer")
+def test_a_sif_that_apptainer_pushed(pipeline: Pipeline, registry: str, open_folder: Path) -> None:
+    """It comes back as it was, from the registry itself and by its digest; siftool reads it."""
+    assert pipeline.run("uri=demo/static:1").returncode == 0
+    source = open_folder / "pushed.sif"
+    shutil.copy(pipeline.image("demo/static:1"), source)
+    wrapper = Path(__file__).parent / "apptainer"
+    tool(wrapper, "push", "--allow-unsigned", "--no-https", source, f"oras://{registry}/pushed/sif:1")
+    result = pipeline.run("uri=pushed/sif:1")
+    assert result.returncode == 0, result.stderr
+    assert _rules(result) == ["manifest", "manifests", "layer", "image", "catalog"]
+    assert pipeline.image("pushed/sif:1").read_bytes() == source.read_bytes()
+    assert "FS (Squashfs/*System/amd64)" in tool("siftool", "list", pipeline.image("pushed/sif:1"))
+    refused = pipeline.run("uri=pushed/sif:1", "format=sandbox")
+    assert refused.returncode == 1 and "can't become sandbox; choose format: sif" in _error(refused)
+
+
+@judged
+def test_zstd_chunked_is_what_gzip_is(pulled: Pulled, tmp_path: Path) -> None:
+    """The same layer in both packings, and as eStargz, which leaves out its own two files."""
+    trees = {}
+    for name in ("gzip", "zstd-chunked", "estargz"):
+        image = pulled(f"demo/lazy:{name}")
+        trees[name] = oracle.tree(extracted(image, partition(image), tmp_path / name))
+    own = {b"stargz.index.json", b".no.prefetch.landmark"}
+    for name, without in (("zstd-chunked", set()), ("estargz", own)):
+        expected = {path: node for path, node in trees["gzip"].items() if path not in without}
+        assert oracle.differences(expected, trees[name], implied_since=0) == []
+        assert set(expected) == set(trees[name])

@@ -63,6 +63,20 @@ except SregistryError as error:
 # fetch layers that no image waits for; the sweep above sees to those that one does.
 CACHE = SETTINGS.cache
 
+
+class Unwatched:
+    """A value among params whose change is no reason to run a job again."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __str__(self):
+        return str(self.value)
+
+
+# Says what is refused, not what is made.
+LAYER_LIMIT = Unwatched(SETTINGS.layer_limit)
+
 # `cores: all` is what affinity allows; a quota may leave less, where jobs run in this process's cgroup.
 CORES = workflow.global_resources["_cores"].value or os.cpu_count()
 if workflow.local_exec and cores.usable() < CORES == len(os.sched_getaffinity(0)):
@@ -124,7 +138,7 @@ def read_gathered(path, time):
 
 
 def gathered(field):
-    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes}."""
+    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …]."""
     path = str(checkpoints.manifests.get().output[0])
     return read_gathered(path, os.stat(path).st_mtime_ns)[field]
 
@@ -148,17 +162,36 @@ def exploded_layers(wildcards):
 
 def layer_connections(wildcards):
     """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
-    sizes = gathered("sizes")
-    size = sizes[wildcards.digest]
-    share = size / max(1, sum(sizes.values()))
+    size = gathered("sizes")[wildcards.digest] or 0
+    share = size / max(1, sum(size or 0 for size in gathered("sizes").values()))
     return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
+def parts_of_image(wildcards):
+    """What the image is made of, by the option of the stage that takes it."""
+    folder = f"{RESULTS}/{wildcards.image}"
+    parts = {"manifest": manifest_of_image(wildcards)}
+    if wildcards.image not in gathered("sifs"):
+        parts |= {"metadata": f"{folder}/metadata.json", "sandbox": f"{folder}/sandbox.index"}
+    elif TARGETS[wildcards.image].format == "sif":  # the stage refuses any other: nothing is fetched for it
+        parts["sif"] = f"{RESULTS}/layer/{gathered('layers')[wildcards.image][0]}.json"
+    return parts
+
+
+def as_options(wildcards, input):
+    """Each named input as the option of its name."""
+    return " ".join(f"--{name} {shlex.quote(str(path))}" for name, path in input.items())
+
+
 def explode_threads(wildcards):
-    """Threads by the layer's share of all bytes.
+    """Threads by the layer's share of all bytes; one of unknown size counts as those that are known do on average.
 
     Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
     still run when the others are done gets more.
     """
     sizes = gathered("sizes")
-    return max(1, min(CORES, math.ceil(6 * CORES * sizes[wildcards.digest] / max(1, sum(sizes.values())))))
+    known = [size for size in sizes.values() if size is not None]
+    usual = max(1, sum(known) / len(known)) if known else 1
+    total = sum(known) + usual * (len(sizes) - len(known))
+    size = sizes[wildcards.digest]
+    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, total))))

@@ -1,11 +1,10 @@
-# A sandbox becomes the image in the storage folder, whole or not at all; the receipt vouches for it.
+# A sandbox becomes the image in the storage folder, whole or not at all; the receipt vouches for it. What
+# the registry has as a SIF is taken as it is: then there is neither metadata nor sandbox.
 
 
 rule image:
     input:
-        manifest=manifest_of_image,
-        metadata="results/{image}/metadata.json",
-        sandbox="results/{image}/sandbox.index",
+        unpack(parts_of_image),
     output:
         "results/{image}/image.json",
     log:
@@ -17,11 +16,11 @@ rule image:
     threads: BUILD_THREADS
     params:
         version=VERSION,
+        parts=as_options,
         format=of("format"),
         target=of("path"),
         builder=SETTINGS.builder,
         level=COMPRESSION.level,
     shell:
-        "python3 -m sregistry.stage image --manifest {input.manifest:q} --metadata {input.metadata:q} --sandbox {input.sandbox:q}"
-        " --format {params.format:q} --target {params.target:q} --builder {params.builder:q} --level {params.level:q}"
-        " --threads {threads} --output {output:q} 2> {log:q}"
+        "python3 -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q}"
+        " --builder {params.builder:q} --level {params.level:q} --threads {threads} --output {output:q} 2> {log:q}"

@@ -45,6 +45,8 @@ rule explode:
         codec=COMPRESSION.codec.name.lower(),
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,
+        limit=LAYER_LIMIT,
     shell:
         "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} --codec {params.codec:q}"
-        " --level {params.level:q} --block-size {params.block_size} --threads {threads} --output {output:q} 2> {log:q}"
+        " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
+        " --output {output:q} 2> {log:q}"
