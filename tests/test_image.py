@@ -127,7 +127,7 @@ def test_a_sif_is_taken_to_the_byte(tmp_path: Path, architecture: str) -> None:
     store, digest = published_sif(tmp_path, architecture)
     target = tmp_path / "new" / "x.sif"
     for _ in range(2):
-        made = image.take(store.blob(digest), digest, target=target, platform=Platform(architecture="amd64"))
+        made = image.take(store.blob(digest), digest, ours=True, target=target, platform=Platform(architecture="amd64"))
         assert target.read_bytes() == store.blob(digest).read_bytes()
         assert made == {
             "path": str(target),
@@ -146,14 +146,14 @@ def test_what_is_no_sif_is_not_taken(tmp_path: Path) -> None:
     for data, words in [(b"no SIF" * 100, "expected SIF_MAGIC"), (whole[:-1], "that ends inside"), (b"", "no whole SIF image")]:
         with pytest.raises(ImageError, match=words):
             bad = store.add(data)
-            image.take(store.blob(bad), bad, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+            image.take(store.blob(bad), bad, ours=True, target=tmp_path / "x", platform=Platform(architecture="amd64"))
     with pytest.raises(ImageError, match="is for amd64, not for arm64"):
-        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="arm64"))
+        image.take(store.blob(digest), digest, ours=True, target=tmp_path / "x", platform=Platform(architecture="arm64"))
     damaged = bytearray(whole)
     damaged[-1] ^= 1
     store.blob(digest).write_bytes(damaged)
     with pytest.raises(StoreError, match="damaged on disk"):
-        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+        image.take(store.blob(digest), digest, ours=True, target=tmp_path / "x", platform=Platform(architecture="amd64"))
     with pytest.raises(StoreError, match="No such file"):
-        image.take(store.blob(digest), digest, target=tmp_path / "x", platform=Platform(architecture="amd64"))
+        image.take(store.blob(digest), digest, ours=True, target=tmp_path / "x", platform=Platform(architecture="amd64"))
     assert not (tmp_path / "x").exists()

@@ -5,6 +5,7 @@ sregistry images [QUERY …] [--json]     the records, oldest first
 sregistry inspect URI                   one record, as JSON
 sregistry get URI                       path of a local image, address of a remote one
 sregistry login-check [REGISTRY]        what would be sent to a registry, and whether it accepts it
+sregistry store check | clean           the store of layers: is it sound, and what may go
 sregistry serve DIR                     an OCI image layout as a registry
 sregistry version
 ```
@@ -27,6 +28,7 @@ from sregistry.errors import SregistryError, from_oserror, report
 if TYPE_CHECKING:
     from sregistry.catalog import Catalog, Record
     from sregistry.settings import Settings
+    from sregistry.store import Store
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
@@ -39,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        options.run(options)
+        code = int(options.run(options) or 0)
         sys.stdout.flush()
+        return code
     except SregistryError as error:
         return report(error)
     except BrokenPipeError:
@@ -102,6 +105,71 @@ def _serve(options: argparse.Namespace) -> None:
     from sregistry.serve import run
 
     run(options.directory, options.host, options.port)
+
+
+def _store(options: argparse.Namespace) -> Store:
+    from sregistry.settings import Settings, from_file, store_root
+    from sregistry.store import Store
+
+    return Store(store_root(options.cache) if options.cache else Settings.load(file=from_file(), environ=os.environ).store)
+
+
+def _store_check(options: argparse.Namespace) -> int:
+    """Check a store; 1 if something is wrong and stays so."""
+    from sregistry import upkeep
+
+    store = _store(options)
+    count = 0
+
+    def say(name: str) -> None:
+        nonlocal count
+        count += 1
+        if sys.stderr.isatty():
+            print(f"\r{count} objects\x1b[K", end="", file=sys.stderr, flush=True)
+
+    findings = upkeep.check(store, dry_run=options.dry_run, say=say)
+    if count and sys.stderr.isatty():
+        print(file=sys.stderr)
+    if options.json:
+        print(json.dumps([finding.json() for finding in findings], indent=4))
+    else:
+        for finding in findings:
+            print(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}")
+        print(f"{store.root}: {count} objects checked, {len(findings)} findings")
+    return int(any(not finding.repaired for finding in findings))
+
+
+def _store_clean(options: argparse.Namespace) -> None:
+    """Remove what a store need not keep."""
+    from sregistry import upkeep
+    from sregistry.errors import UsageError
+
+    if not options.unreachable and options.older_than is None and options.keep is None:
+        raise UsageError("store clean: nothing is chosen", hint="say --unreachable, --older-than DAYS or --keep SIZE")
+    store = _store(options)
+    age = None if options.older_than is None else options.older_than * 86_400
+    removed = upkeep.clean(store, unreachable=options.unreachable, older_than=age, keep=options.keep, dry_run=options.dry_run)
+    if options.json:
+        print(json.dumps([{"name": item.name, "path": str(item.path), "size": item.size} for item in removed], indent=4))
+        return
+    verb = "would be removed" if options.dry_run else "removed"
+    for item in removed:
+        print(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)")
+    print(f"{store.root}: {len(removed)} objects {verb}, {sum(item.size for item in removed) / 1e6:.1f} MB")
+
+
+def _days(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _size(text: str) -> int:
+    """Read bytes, or such with K, M, G or T (powers of 1000)."""
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    number = text.upper().removesuffix("B").rstrip("KMGT")
+    return int(float(number) * units[text.upper().removesuffix("B")[len(number) :]])
 
 
 def _version(_: argparse.Namespace) -> None:
@@ -171,6 +239,30 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     command.add_argument("--port", type=int, default=5000, help="0 takes a free one (%(default)s)")
     command.set_defaults(run=_serve)
+
+    command = commands.add_parser("store", help="check and clean the store of layers", description="The store of layers.")
+    verbs = command.add_subparsers(dest="verb", metavar="VERB", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--cache", type=Path, metavar="DIR", help="the store is in its folder docker; the configured one by default")
+    common.add_argument("--dry-run", action="store_true", help="only tell")
+    common.add_argument("--json", action="store_true", help="as JSON")
+    verb = verbs.add_parser(
+        "check",
+        parents=[common],
+        help="re-hash all, and remove what is damaged",
+        description="Check all; what is damaged is removed.",
+    )
+    verb.set_defaults(run=_store_check)
+    verb = verbs.add_parser(
+        "clean",
+        parents=[common],
+        help="remove what is not needed",
+        description="Remove layers, never what a running workflow uses. What is removed is fetched again when it is needed.",
+    )
+    verb.add_argument("--unreachable", action="store_true", help="what no image that was pulled leads to")
+    verb.add_argument("--older-than", type=_days, metavar="DAYS", help="what was not used for so long")
+    verb.add_argument("--keep", type=_size, metavar="SIZE", help="used longest ago first, until no more than this is left, such as 50G")
+    verb.set_defaults(run=_store_clean)
 
     command = commands.add_parser("version", help="print the version")
     command.set_defaults(run=_version)

@@ -41,7 +41,14 @@ _PART = -1
 
 
 def explode(
-    store: Store, blob: Digest, diff_id: Digest | None, compression: Compression, threads: int, *, limit: int | None = None
+    store: Store,
+    blob: Digest,
+    diff_id: Digest | None,
+    compression: Compression,
+    threads: int,
+    *,
+    path: Path | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Explode the layer *blob*, unless the store has it, and return the receipt.
 
@@ -52,6 +59,7 @@ def explode(
             says it (schema 1): then the blob is checked, and read once more to find it out.
         compression: part of the result's key.
         threads: of compression; the result does not depend on it.
+        path: of the blob, if it is in a further store.
         limit: bytes that the layer may have uncompressed, with the holes of sparse files; no part of the key.
 
     Raises:
@@ -59,7 +67,8 @@ def explode(
         DigestMismatch: its bytes are not those of *diff_id*.
         StoreError: the blob is missing or damaged on disk (it is removed then), or no space.
     """
-    path, name = store.blob(blob), f"layer {blob}"
+    own, name = store.blob(blob), f"layer {blob}"
+    path = path or own
 
     @contextlib.contextmanager
     def reading() -> Iterator[IO[bytes]]:
@@ -69,12 +78,12 @@ def explode(
         except OSError as error:
             raise from_oserror(error, StoreError, f"can't explode {name}:") from error
         except (LayerError, DigestMismatch):
-            _blame(path, blob)
+            _blame(path, blob, ours=path == own)
             raise
 
     if diff_id is None:
         with reading() as file:
-            _blame(path, blob)
+            _blame(path, blob, ours=path == own)
             diff_id = _found(inflate(file, name), name, limit)
     known = diff_id
 
@@ -102,8 +111,12 @@ def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str,
 def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], None]) -> dict[str, Any]:
     """Call *run* unless the store has its result, one process at a time; return the receipt."""
     final = store.exploded(compression.variant, diff_id)
-    if not _whole(final):
-        with store.lock(f"explode-{compression.variant}-{diff_id.hex}"):
+    name = f"explode-{compression.variant}-{diff_id.hex}"
+    found = store.find_exploded(compression.variant, diff_id)
+    if found is not None and found != final:
+        return _receipt(found, diff_id, compression)
+    if not (_whole(final) and store.keep(name, final)):
+        with store.lock(name):
             if not _whole(final):
                 shutil.rmtree(final, ignore_errors=True)  # somebody took a part of it away
                 run()
@@ -119,10 +132,12 @@ def _receipt(folder: Path, diff_id: Digest, compression: Compression) -> dict[st
     return {"diff_id": str(diff_id), "variant": compression.variant, "path": str(folder), "holds": holds}
 
 
-def _blame(path: Path, blob: Digest) -> None:
-    """Remove the blob if the disk, not the publisher, is at fault."""
+def _blame(path: Path, blob: Digest, *, ours: bool) -> None:
+    """Remove the blob if the disk, not the publisher, is at fault; in a further store it stays. Raises StoreError then."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, blob.algorithm).hexdigest() != blob.hex:
+            if not ours:
+                raise StoreError(f"{path} is damaged on disk", hint="leave that folder out of `cache_from`, or repair it") from None
             path.unlink(missing_ok=True)
             raise StoreError(f"{path} was damaged on disk and is removed", hint="run again to fetch it anew") from None
 

@@ -107,12 +107,13 @@ def build(
     }
 
 
-def take(blob: Path, digest: Digest, *, target: Path, platform: Platform) -> dict[str, Any]:
+def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform) -> dict[str, Any]:
     """Publish a SIF of the store under *target*, as it is; return the receipt.
 
     Args:
         blob: the file in the store.
         digest: of its bytes, which are checked as they are copied.
+        ours: whether a damaged one may be removed.
         target: the image's final path; what is there is replaced at the end, at once.
         platform: what the image must be for; a SIF that does not say what it is for is for all.
 
@@ -141,6 +142,8 @@ def take(blob: Path, digest: Digest, *, target: Path, platform: Platform) -> dic
                 follower.reached(done)
             follower.finish()
             if digest.algorithm == "sha256" and follower.hash.hexdigest() != digest.hex:
+                if not ours:
+                    raise StoreError(f"{blob} is damaged on disk", hint="leave that folder out of `cache_from`, or repair it")
                 blob.unlink(missing_ok=True)
                 raise StoreError(f"{blob} was damaged on disk and is removed", hint="run again to fetch it anew")
     return {"path": str(target), "format": "sif", "size": size, "version": follower.hash.hexdigest(), "architecture": architecture.go}

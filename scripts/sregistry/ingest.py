@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from sregistry.errors import DigestMismatch, StoreError, TransferError, from_oserror
+from sregistry.errors import DigestMismatch, StoreError, TransferError
 from sregistry.oci import Digest
-from sregistry.store import sync
+from sregistry.store import Store, sync
 
 _READ = 1 << 20
 
@@ -30,14 +30,14 @@ class Ingest:
     An error keeps what is there for the next try, unless it says that the bytes are wrong.
 
     Args:
-        partial, final: where the blob is until it is whole, and then.
+        store: where the blob goes.
+        partial: where it is until it is whole.
         size: in bytes, where it is known.
-        mode: permissions of the blob.
     """
 
-    def __init__(self, partial: Path, final: Path, digest: Digest, size: int | None, mode: int = 0o644) -> None:
+    def __init__(self, store: Store, partial: Path, digest: Digest, size: int | None) -> None:
         self.position = 0
-        self._partial, self._final, self._mode = partial, final, mode
+        self._store, self._partial, self._final = store, partial, store.blob(digest)
         self._digest, self._size = digest, size
         self._hash = digest.hasher()
         self._file: IO[bytes] | None = None
@@ -51,7 +51,7 @@ class Ingest:
                 self._hash.update(data)
                 self.position += len(data)
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._store.failed(error) from error
         self._kept = self.position
         if self._size is not None and self.position > self._size:
             self.restart()
@@ -70,7 +70,7 @@ class Ingest:
                 self.position += done
                 rest = rest[done:]
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._store.failed(error) from error
 
     def restart(self) -> None:
         """Begin again at the first byte, in a new file. Raises StoreError."""
@@ -80,7 +80,7 @@ class Ingest:
             self._partial.unlink(missing_ok=True)
             self._file = self._open(os.O_CREAT | os.O_EXCL)
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._store.failed(error) from error
         self._hash = self._digest.hasher()
         self.position = self._kept = 0
 
@@ -105,19 +105,18 @@ class Ingest:
         try:
             self._publish()
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._store.failed(error) from error
         self._published = True
 
     def _publish(self) -> None:
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
-        os.fchmod(self._file.fileno(), self._mode)
         if not self._is_own():
             if self._final.exists():
                 return  # whoever took over has verified it
             raise StoreError(f"{self._partial}: another process has taken over", hint="run again; was this one asleep for long?")
-        self._final.parent.mkdir(parents=True, exist_ok=True)
+        self._store.folder(self._final.parent)
         os.replace(self._partial, self._final)
         sync(self._final.parent)
 
@@ -146,11 +145,9 @@ class Ingest:
                 self._partial.unlink(missing_ok=True)
 
     def _open(self, flags: int) -> IO[bytes]:
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._store.folder(self._partial.parent)
+        handle = os.open(self._partial, os.O_RDWR | flags, 0o600)
+        with contextlib.suppress(PermissionError):  # another user's, who has seen to it
+            os.fchmod(handle, self._store.file_mode)
         # Unbuffered: what is counted in `position` is in the file.
-        return os.fdopen(os.open(self._partial, os.O_RDWR | flags, 0o666), "r+b", buffering=0)
-
-    def _failed(self, error: OSError) -> StoreError:
-        problem = from_oserror(error, StoreError, "can't write in the store:")
-        assert isinstance(problem, StoreError)
-        return problem
+        return os.fdopen(handle, "r+b", buffering=0)

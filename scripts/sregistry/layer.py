@@ -1,8 +1,9 @@
 """The layer stage: one blob from the registry into the store, and a receipt.
 
 ```
-Layer ─▶ in the store? ─ yes ────────────────────────────────────────────────────▶ receipt
-          └ no ─▶ lock of the digest ─▶ GET, from where the last try ended ─▶ blob ─▶ receipt
+Layer ─▶ in the store? ─ yes ─▶ marked as used ──────────────────────────────────▶ receipt
+          └ no ─▶ in a further one? ─ yes ─▶ digest ─────────────────────────────▶ receipt
+                   └ no ─▶ lock of the digest ─▶ GET, from where the last try ended ─▶ receipt
 ```
 
 However many processes ask for one digest, one downloads it; the others wait for the lock and find it.
@@ -10,8 +11,10 @@ However many processes ask for one digest, one downloads it; the others wait for
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from sregistry.errors import TransferError, UnavailableError
@@ -44,11 +47,16 @@ def fetch(
         DigestMismatch: other bytes came. StoreError: the store can't be written.
     """
     blob = layer.blob
-    if not store.has(blob.digest, blob.size):
-        with store.lock(f"{blob.digest.algorithm}-{blob.digest.hex}"):
-            if not store.has(blob.digest, blob.size):
-                _download(client, reference, blob, store, connections, log or sys.stderr)
+    log = log or sys.stderr
     path = store.blob(blob.digest)
+    name = f"{blob.digest.algorithm}-{blob.digest.hex}"
+    if not (store.has(blob.digest, blob.size) and store.keep(name, path)):
+        found = _elsewhere(store, blob, log)
+        if found is None:
+            with store.lock(name):
+                if not store.has(blob.digest, blob.size):
+                    _download(client, reference, blob, store, connections, log)
+        path = found or path
     size = path.stat().st_size if blob.size is None else blob.size
     return {
         "digest": str(blob.digest),
@@ -57,6 +65,22 @@ def fetch(
         "media_type": blob.media_type,
         "holds": [{"path": str(path), "size": size}],
     }
+
+
+def _elsewhere(store: Store, blob: Descriptor, log: TextIO) -> Path | None:
+    """Return where a further store has the blob, checked; it stays there."""
+    for path in store.elsewhere(blob.digest, blob.size):
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, blob.digest.algorithm).hexdigest()
+        except OSError as error:
+            print(f"passed over: {path}: {error.strerror}", file=log, flush=True)
+            continue
+        if found == blob.digest.hex:
+            print(f"found {path}", file=log, flush=True)
+            return path
+        print(f"passed over: {path} is damaged", file=log, flush=True)
+    return None
 
 
 def _download(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, connections: int, log: TextIO) -> None:

@@ -60,6 +60,21 @@ def lease(path: Path, *, wait: bool = True) -> Iterator[bool]:
         own.unlink(missing_ok=True)
 
 
+def abandoned(path: Path, now: float) -> bool:
+    """Tell whether the owner of a lock is dead, as far as its own last sign says.
+
+    Args:
+        now: the time of the file system that *path* is on.
+    """
+    owner = _owner(path)
+    if owner is None:
+        return False
+    try:
+        return owner[1] or now - path.stat().st_mtime > LEASE
+    except FileNotFoundError:
+        return False
+
+
 def _acquire(own: Path, path: Path, *, wait: bool) -> bool:
     poll = _POLL
     seen: tuple[object, float] | None = None

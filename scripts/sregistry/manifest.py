@@ -300,7 +300,7 @@ class _Search:
     def _outermost(self) -> bytes:
         """Return the document that the reference names."""
         digest = self._reference.digest
-        if digest is not None and self._store.has(digest) and self._store.blob(digest).stat().st_size <= MAX_DOCUMENT:
+        if digest is not None and self._store.knows(digest, MAX_DOCUMENT):
             return self._store.read(digest)
         return self._client.get_manifest(self._reference).data
 
@@ -349,7 +349,7 @@ class _Search:
             return entry.data
         if (entry.size or 0) > MAX_DOCUMENT:
             raise DocumentError(f"{entry.digest}: {entry.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
-        if self._store.has(entry.digest, entry.size):
+        if self._store.knows(entry.digest, MAX_DOCUMENT, entry.size):
             return self._store.read(entry.digest)
         data = self._client.get_manifest(self._reference, entry.digest).data
         if len(data) != entry.size:
@@ -362,7 +362,7 @@ def _config(client: RegistryClient, reference: Reference, blob: Descriptor, stor
     if blob.data is not None:
         store.add(blob.data, blob.digest)
         return blob.data
-    if (blob.size or 0) <= MAX_DOCUMENT and store.has(blob.digest, blob.size):
+    if store.knows(blob.digest, MAX_DOCUMENT, blob.size):
         return store.read(blob.digest)
     data = client.get_document(reference, blob)
     store.add(data, blob.digest)

@@ -11,7 +11,9 @@ the number of its folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,19 @@ def _outdated(path: Path, store: Path) -> bool:
     outdated = "error" in value or value.get("store") not in (None, str(store)) or stale(value)
     if outdated:
         discard(path, value)
+    else:
+        _use(value, store)
     return outdated
+
+
+def _use(value: dict[str, Any], store: Path) -> None:
+    """Mark what the receipt holds in the store as used now: the run that begins may need it."""
+    for item in value.get("holds", ()):
+        path = Path(item["path"])
+        if store in path.parents:
+            with contextlib.suppress(OSError):
+                # An exploded layer's time is that of its folder.
+                os.utime(path.parent if path.name in ("data", "index") else path)
 
 
 def _layers(manifest: Path) -> list[str]:

@@ -11,6 +11,7 @@ shows up nowhere else.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ VARIABLES = {
     "storage": "SREGISTRY_STORAGE",
     "database": "SREGISTRY_DATABASE",
     "cache": "SINGULARITY_CACHEDIR",
+    "cache_from": "SREGISTRY_CACHE_FROM",
     "connections": "SREGISTRY_PYTHON_THREADS",
     "docker_cmd": "SREGISTRY_DOCKER_CMD",
 }
@@ -52,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "storage": "~/.singularity/shub",
     "database": "~/.singularity",
     "cache": "~/.singularity",
+    "cache_from": (),
     "connections": 9,
     "layer_limit": 1 << 40,
     "refresh": False,
@@ -92,6 +95,7 @@ class Settings:
     storage: Path
     database: Path
     cache: Path
+    cache_from: tuple[Path, ...]
     connections: int
     layer_limit: int
     refresh: bool
@@ -121,6 +125,7 @@ class Settings:
             storage=Path.cwd() if disable else choice.folder("storage"),
             database=choice.folder("database"),
             cache=choice.folder("cache"),
+            cache_from=choice.folders("cache_from"),
             connections=choice.count("connections"),
             layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
@@ -173,7 +178,17 @@ class _Choice:
         return number
 
     def folder(self, key: str) -> Path:
+        return self._path(*self.find(key))
+
+    def folders(self, key: str) -> tuple[Path, ...]:
+        """A list; a variable separates them as PATH does."""
         value, name = self.find(key)
+        if isinstance(value, str):
+            value = value.split(os.pathsep) if name == VARIABLES[key] else [value]
+        return tuple(self._path(item, name) for item in value if item)
+
+    @staticmethod
+    def _path(value: object, name: str) -> Path:
         try:
             path = Path(str(value)).expanduser()
         except RuntimeError:

@@ -107,7 +107,7 @@ def _layer(options: argparse.Namespace) -> None:
     layer = resolved.layer(Digest(options.digest))
     with RegistryClient(settings, pace=_pace(store, settings)) as client:
         made = fetch(client, resolved.reference, layer, store, connections=options.connections)
-    with store.blob(layer.blob.digest).open("rb") as file:
+    with Path(made["holds"][0]["path"]).open("rb") as file:
         estargz = is_estargz(file)
     receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
 
@@ -123,7 +123,8 @@ def _explode(options: argparse.Namespace) -> None:
     store = _store(options)
     diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
     threads = min(options.threads, usable())
-    made = explode(store, Digest(layer["digest"]), diff_id, _compression(options), threads, limit=options.limit)
+    path = Path(layer["holds"][0]["path"])
+    made = explode(store, Digest(layer["digest"]), diff_id, _compression(options), threads, path=path, limit=options.limit)
     kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
 
@@ -238,9 +239,11 @@ def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
         raise ImageError(f"{resolved.uri} is a SIF in the registry already, and can't become {options.format}", hint="choose format: sif")
     if options.sif is None:
         raise UsageError(f"{resolved.uri} is a SIF in the registry: --sif is needed")
-    blob = Path(receipt.read(options.sif)["holds"][0]["path"])
+    layer = receipt.read(options.sif)
+    blob = Path(layer["holds"][0]["path"])
+    ours = Path(layer["store"]) in blob.parents
     try:
-        return take(blob, resolved.layers[0].blob.digest, target=options.target, platform=resolved.platform)
+        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform)
     except ImageError as error:
         raise ImageError(f"{resolved.uri}: {error.message}", hint=error.hint) from error
 
@@ -278,7 +281,7 @@ def _store(options: argparse.Namespace) -> Store:
     from sregistry.settings import store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache))
+    return Store(store_root(options.cache), options.cache_from)
 
 
 def _pace(store: Store, settings: RegistrySettings) -> Pace:
@@ -314,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, required=True, metavar="DIR", help="the store is in its folder docker")
+    cache.add_argument("--cache-from", type=Path, action="append", default=[], metavar="DIR", help="a further store, to read")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--output", type=Path, required=True, metavar="FILE")
     manifest = argparse.ArgumentParser(add_help=False)

@@ -1,6 +1,8 @@
 # Names and input functions that the rules share. What is configured where, and what it means, is the
 # package's business: settings.py, target.py, config.py.
 
+import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -19,10 +21,19 @@ def refuse(line, code=2):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, program, receipt
+    from sregistry import __version__, config as configuration, cores, program, receipt, upkeep
     from sregistry.errors import SregistryError
+    from sregistry.store import Store
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
+
+
+@functools.cache
+def hold_store():
+    """Keep what this run uses from being cleaned away until this process ends."""
+    held = contextlib.ExitStack()
+    held.enter_context(upkeep.session(Store(SETTINGS.store)))
+    atexit.register(held.close)
 
 
 if os.path.exists("config/config.yaml"):
@@ -55,6 +66,8 @@ try:
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
         if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
+        if TARGETS and SETTINGS.store.is_dir():
+            hold_store()
         receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
 except SregistryError as error:
     refuse(error, error.exit_code)
@@ -74,7 +87,8 @@ class Unwatched:
         return str(self.value)
 
 
-# Says what is refused, not what is made.
+# Where else to look, and what is refused: neither changes what is made.
+CACHE_FROM = Unwatched(" ".join(f"--cache-from {shlex.quote(str(folder))}" for folder in SETTINGS.cache_from))
 LAYER_LIMIT = Unwatched(SETTINGS.layer_limit)
 
 # `cores: all` is what affinity allows; a quota may leave less, where jobs run in this process's cgroup.

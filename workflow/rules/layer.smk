@@ -22,8 +22,9 @@ rule layer:
     params:
         version=VERSION,
         cache=CACHE,
+        cache_from=CACHE_FROM,
     shell:
-        "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q}"
+        "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
         " --connections {resources.network} --output {output:q} 2> {log:q}"
 
 
@@ -42,11 +43,12 @@ rule explode:
     params:
         version=VERSION,
         cache=CACHE,
+        cache_from=CACHE_FROM,
         codec=COMPRESSION.codec.name.lower(),
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,
         limit=LAYER_LIMIT,
     shell:
-        "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} --codec {params.codec:q}"
+        "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"

@@ -22,9 +22,10 @@ rule manifest:
         client=of("client"),
         platform=of("platform"),
         cache=CACHE,
+        cache_from=CACHE_FROM,
     shell:
         "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
-        " --cache {params.cache:q} --output {output:q} 2> {log:q}"
+        " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
 # One for all images: the graph grows once, not once an image.

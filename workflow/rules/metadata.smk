@@ -17,11 +17,12 @@ rule metadata:
     params:
         version=VERSION,
         cache=CACHE,
+        cache_from=CACHE_FROM,
         codec=COMPRESSION.codec.name.lower(),
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,
         docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
     shell:
-        "python3 -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} --codec {params.codec:q}"
+        "python3 -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --tar {output.tar:q} --output {output.receipt:q} 2> {log:q}"

@@ -1,0 +1,345 @@
+"""A store is checked and cleaned: what is wrong goes, what is used stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sregistry import upkeep
+from sregistry.cli import main
+from sregistry.compression import Compression
+from sregistry.explode import explode
+from sregistry.lease import lease
+from sregistry.oci import Descriptor, Digest, MediaType
+from sregistry.store import Store
+from sregistry.upkeep import check, clean, objects, session
+from tests.images import Layout, layer
+from tests.tarball import directory, file
+
+COMPRESSION = Compression()
+
+
+def _text(size: int) -> bytes:
+    """Return bytes of no other file that compress."""
+    return os.urandom(size // 2).hex().encode()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return a store with two images that share a layer; one of them has a name."""
+    layout = Layout(tmp_path / "cache" / "docker")
+    layers = [layer([directory(b"d"), file(b"d/f", _text(300_000) + bytes(200_000)), file(b"d/s", b"small")]) for _ in range(3)]
+    layout.tag("h/demo/named:1", layout.image(layers[:2], {}))
+    layout.image(layers[1:], {})
+    made = Store(layout.root)
+    for one in layers:
+        digest, diff_id = Digest.of(one.blob), Digest(one.diff_id)
+        explode(made, digest, diff_id, COMPRESSION, threads=1)
+    return made
+
+
+def names(store: Store) -> set[str]:
+    return {item.name for item in objects(store)}
+
+
+def age(store: Store, days: float, which: Callable[[upkeep.Object], bool] = lambda _: True) -> None:
+    for item in objects(store):
+        if which(item):
+            os.utime(item.path, (time.time() - days * 86_400,) * 2)
+
+
+def exploded(store: Store) -> list[Path]:
+    return sorted((store.root / "exploded").glob("*/*"))
+
+
+def test_a_sound_store_is_left_as_it_is(store: Store) -> None:
+    before = names(store)
+    said: list[str] = []
+    assert check(store, say=said.append) == []
+    assert names(store) == before == set(said)
+    assert len([name for name in before if name.startswith("exploded")]) == 3
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def _blob(store: Store) -> Path:
+    return max((item for item in objects(store) if item.path.is_file()), key=lambda item: item.size).path
+
+
+DAMAGE: dict[str, tuple[Callable[[Store], object], str]] = {
+    "blob-flipped": (
+        lambda store: _flip(max((i for i in objects(store) if i.path.is_file()), key=lambda i: i.size).path, 5),
+        "its bytes are others",
+    ),
+    "blob-cut": (lambda store: os.truncate(next(i for i in objects(store) if i.path.is_file()).path, 3), "its bytes are others"),
+    "data-cut": (lambda store: os.truncate(exploded(store)[0] / "data", 100), "another size than its index says"),
+    "data-flipped": (
+        lambda store: _flip(exploded(store)[1] / "data", (exploded(store)[1] / "data").stat().st_size - 2),
+        "its data is damaged at byte",
+    ),
+    "data-gone": (lambda store: (exploded(store)[0] / "data").unlink(), "can't be read"),
+    "index-flipped": (lambda store: _flip(exploded(store)[2] / "index", 60), "is damaged"),
+    "index-empty": (lambda store: (exploded(store)[2] / "index").write_bytes(b""), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_found_and_removed(store: Store, how: str) -> None:
+    before = names(store)
+    act, says = DAMAGE[how]
+    act(store)
+    (told,) = check(store, dry_run=True)
+    assert says in told.what and not told.repaired
+    assert names(store) == before
+    findings = check(store)
+    assert says in findings[0].what and findings[0].repaired
+    assert not findings[0].path.exists()
+    assert len(names(store)) == len(before) - 1
+    assert check(store) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"manifests": 1}', ""])
+def test_a_broken_index_is_begun_anew(store: Store, text: str) -> None:
+    (store.root / "index.json").write_text(text)
+    assert [finding.what for finding in check(store)] == ["index.json: is no index"]
+    assert json.loads((store.root / "index.json").read_bytes())["manifests"] == []
+    assert check(store) == []
+
+
+def test_names_of_what_is_gone_are_dropped(store: Store) -> None:
+    store.tag("a/b:1", Descriptor(media_type=MediaType.OCI_MANIFEST, digest=Digest.of(b"gone"), size=4))
+    (finding,) = check(store)
+    assert "1 names of manifests that are gone" in finding.what
+    assert list(store.tags()) == ["h/demo/named:1"]
+
+
+def test_left_overs_of_the_dead_are_removed(store: Store) -> None:
+    old = time.time() - 2 * upkeep.FORGOTTEN
+    for name in ("ingest/work-x/layer", "locks", "leases"):
+        (store.root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("ingest/sha256-0.partial", "ingest/sha256-1.partial", "locks/one", "locks/two", "leases/5-1-x"):
+        (store.root / name).write_text("")
+    for name in ("ingest/work-x", "ingest/sha256-0.partial", "locks/one", "leases/5-1-x"):
+        os.utime(store.root / name, (old, old))
+    with store.lock("held"):
+        found = {finding.what.partition(":")[0] for finding in check(store)}
+        assert found == {"ingest/work-x", "ingest/sha256-0.partial", "locks/one", "leases/5-1-x"}
+        assert {path.name for path in (store.root / "locks").iterdir() if not path.name.startswith(".")} == {"two", "held"}
+    assert (store.root / "ingest/sha256-1.partial").exists()
+
+
+def test_a_damaged_object_that_somebody_makes_is_left(store: Store) -> None:
+    _flip(exploded(store)[0] / "index", 60)
+    item = next(item for item in objects(store) if item.path == exploded(store)[0])
+    with store.lock(item.lock):
+        (finding,) = check(store)
+        assert not finding.repaired
+    assert item.path.exists()
+
+
+# -- clean
+
+
+def test_what_is_reachable_stays(store: Store) -> None:
+    before = names(store)
+    removed = clean(store, unreachable=True, dry_run=True)
+    assert names(store) == before
+    assert {item.name for item in clean(store, unreachable=True)} == {item.name for item in removed}
+    assert len(removed) == 4  # a manifest, a config, a layer, and that layer exploded
+    assert names(store) == before - {item.name for item in removed}
+    assert check(store) == []
+    assert list(store.tags()) == ["h/demo/named:1"]
+
+
+def test_what_was_not_used_for_long_goes(store: Store) -> None:
+    age(store, 10)
+    new = next(item for item in objects(store) if item.path.is_dir())
+    store.use(new.path)
+    assert {item.name for item in clean(store, older_than=20 * 86_400)} == set()
+    clean(store, older_than=5 * 86_400)
+    assert names(store) == {new.name}
+    assert store.tags() == {}
+    assert check(store) == []
+
+
+def test_a_size_is_kept_by_what_was_used_last(store: Store) -> None:
+    for number, item in enumerate(sorted(objects(store), key=lambda item: item.size)):
+        os.utime(item.path, (1_000_000 + number,) * 2)
+    every = sorted(objects(store), key=lambda item: item.used)
+    keep = every[-1].size + every[-2].size
+    clean(store, keep=keep)
+    assert names(store) == {every[-1].name, every[-2].name}
+    clean(store, keep=0)
+    assert names(store) == set()
+
+
+def test_a_running_workflow_loses_nothing_it_used(store: Store) -> None:
+    age(store, 10)
+    before = objects(store)
+    with session(store):
+        used = [item for number, item in enumerate(before) if number % 2]
+        for item in used:
+            assert store.keep(item.lock, item.path)
+        clean(store, unreachable=True, older_than=0, keep=0)
+        assert names(store) == {item.name for item in used}
+    clean(store, keep=0)
+    assert names(store) == set()
+
+
+def test_the_lease_of_a_workflow_that_was_killed_protects_nothing(store: Store) -> None:
+    code = """
+import os, sys, signal
+from pathlib import Path
+from sregistry.store import Store
+from sregistry.upkeep import session
+with session(Store(Path(sys.argv[1]))):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(store.root)], check=False).returncode == -9
+    assert len(list((store.root / "leases").glob("[0-9]*"))) == 1
+    clean(store, keep=0)
+    assert names(store) == set()
+    assert not list((store.root / "leases").glob("[0-9]*"))
+
+
+def test_the_lease_of_another_node_counts_until_it_is_silent(store: Store) -> None:
+    age(store, 10)
+    folder = store.root / "leases"
+    folder.mkdir(exist_ok=True)
+    far = folder / f"{int((time.time() - 20 * 86_400) * 1e9)}-1-aa"
+    far.write_text('{"machine": "another", "pid": 1, "start": "1"}')
+    assert clean(store, keep=0) == []
+    os.utime(far, (time.time() - 300,) * 2)
+    assert clean(store, keep=0)
+    assert names(store) == set()
+
+
+def test_what_is_locked_or_used_meanwhile_stays(store: Store) -> None:
+    held = next(iter(objects(store)))
+    with store.lock(held.lock):
+        clean(store, keep=0)
+    assert names(store) == {held.name}
+
+
+def test_cleaning_waits_for_its_turn(store: Store) -> None:
+    with lease(store.folder(store.root / "locks") / "clean"):
+        job = subprocess.Popen(
+            [sys.executable, "-m", "sregistry.cli", "store", "clean", "--keep", "0", "--cache", str(store.root.parent)],
+            stdout=subprocess.PIPE,
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(0.7)
+        assert names(store)
+    assert job.communicate()[0]
+    assert (job.returncode, names(store)) == (0, set())
+
+
+# -- commands
+
+
+def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = ["--cache", str(store.root.parent)]
+    assert main(["store", "check", *cache]) == 0
+    assert "10 objects checked, 0 findings" in capsys.readouterr().out
+    _flip(exploded(store)[0] / "index", 60)
+    assert main(["store", "check", "--dry-run", "--json", *cache]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["repaired"] is False
+    assert main(["store", "check", *cache]) == 0
+    assert "repaired" in capsys.readouterr().out
+    assert main(["store", "clean", *cache]) == 2
+    assert "say --unreachable" in capsys.readouterr().err
+    assert main(["store", "clean", "--unreachable", "--dry-run", *cache]) == 0
+    assert "would be removed" in capsys.readouterr().out
+    assert main(["store", "clean", "--keep", "0.5M", "--json", *cache]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert main(["store", "clean", "--older-than", "0", *cache]) == 0
+    assert names(store) == set()
+
+
+@pytest.mark.parametrize("words", [["--keep", "x"], ["--keep", "5X"], ["--older-than", "-1"], ["--older-than", "soon"]])
+def test_bad_words(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["store", "clean", *words, "--cache", str(tmp_path)])
+    assert caught.value.code == 2
+
+
+# -- sharing
+
+
+@pytest.mark.parametrize(
+    ("root", "file_mode", "folder_mode"), [(0o755, 0o644, 0o755), (0o700, 0o600, 0o700), (0o2770, 0o660, 0o2770), (0o775, 0o664, 0o2775)]
+)
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_permissions_are_those_of_the_root(tmp_path: Path, root: int, file_mode: int, folder_mode: int, umask: int) -> None:
+    made = Store(tmp_path / "store")
+    made.root.mkdir()
+    made.root.chmod(root)
+    before = os.umask(umask)
+    try:
+        made.add(b"document")
+        made.tag("a/b:1", Descriptor(media_type=MediaType.OCI_MANIFEST, digest=Digest.of(b"document"), size=8))
+        with made.ingest(Digest.of(b"layer"), 5) as sink:
+            sink.write(b"layer")
+        with made.workspace() as space:
+            (space / "made").mkdir()
+            (space / "made" / "data").write_bytes(b"")
+            made.publish(space / "made", made.exploded("v", Digest.of(b"")))
+    finally:
+        os.umask(before)
+    for path in made.root.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (folder_mode if path.is_dir() else file_mode), path
+
+
+@pytest.mark.needs("root")
+def test_a_user_who_may_not_write_uses_what_is_there(store: Store) -> None:
+    for path in [store.root, *store.root.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for above in store.root.parents:
+        if above == Path("/tmp"):
+            break
+        above.chmod(above.stat().st_mode | 0o055)
+    code = """
+import os, sys
+from pathlib import Path
+from sregistry.compression import Compression
+from sregistry.errors import StoreError
+from sregistry.explode import explode
+from sregistry.oci import Descriptor, Digest
+from sregistry.store import Store
+from sregistry.upkeep import session
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+store = Store(Path(sys.argv[1]))
+folder = next((store.root / "exploded").glob("*/*"))
+blob = next(path for path in (store.root / "blobs/sha256").iterdir())
+with session(store):
+    assert store.has(Digest(f"sha256:{blob.name}")) and store.keep(f"sha256-{blob.name}", blob)
+    made = explode(store, Digest(f"sha256:{blob.name}"), Digest(f"sha256:{folder.name}"), Compression(), 1)
+    assert made["path"] == str(folder)
+    store.tag("a/b:1", Descriptor(media_type="m", digest=Digest.of(b""), size=0))
+    try:
+        store.add(b"new")
+    except StoreError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Permission denied; set `cache` to a folder of your own, and `cache_from` to this one" in done.stdout
+    assert not (store.root / "locks").exists() or not list((store.root / "locks").iterdir())
+
+
+def test_copies_of_a_store_are_stores(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.root, tmp_path / "copy")
+    assert names(Store(tmp_path / "copy")) == names(store)
