@@ -343,3 +343,28 @@ with session(store):
 def test_copies_of_a_store_are_stores(store: Store, tmp_path: Path) -> None:
     shutil.copytree(store.root, tmp_path / "copy")
     assert names(Store(tmp_path / "copy")) == names(store)
+
+
+@pytest.mark.needs("root")
+def test_a_blob_that_can_t_be_read_is_not_there_and_is_replaced(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from sregistry.oci import Digest
+from sregistry.store import Store
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+store = Store(Path(sys.argv[1]))
+digest = store.add(b"document")
+store.blob(digest).chmod(0)
+assert not store.has(digest)
+store.add(b"document")
+assert store.read(digest) == b"document"
+"""
+    folder = Path("/tmp") / f"sregistry-tests-{os.getpid()}-unreadable"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    try:
+        done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr

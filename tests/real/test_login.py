@@ -153,6 +153,16 @@ def test_what_is_said_without_a_password_with_a_wrong_one_and_without_the_author
     assert "certificate" in said and "REQUESTS_CA_BUNDLE" in said
 
 
+def test_certificates_are_not_checked_if_so_asked_and_it_says_so(locked: str, tmp_path: Path) -> None:
+    more = {"SREGISTRY_NVIDIA_NOHTTPS": "no", "SREGISTRY_NVIDIA_TOKEN": SECRET, "SREGISTRY_HTTPS_NOVERIFY": "yes"}
+    # A bundle that knows another authority must not matter.
+    pipeline = Pipeline(tmp_path / "work", locked, {**more, "REQUESTS_CA_BUNDLE": "/etc/ssl/certs/ca-certificates.crt"})
+    result = pipeline.run("uri=demo/tiny:1")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("warning: SREGISTRY_HTTPS_NOVERIFY: certificates are not checked") == 1
+    assert pipeline.image("demo/tiny:1").is_file()
+
+
 # -- tokens ------------------------------------------------------------------------------------------------
 
 

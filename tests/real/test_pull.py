@@ -267,6 +267,32 @@ def test_equal_input_gives_equal_bytes(registry: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("mount")
+def test_a_read_only_store_serves_what_it_has_and_says_what_to_do_for_the_rest(pipeline: Pipeline) -> None:
+    cache = pipeline.folder / "cache"
+    first = pipeline.run("uri=demo/sizes:1")
+    assert first.returncode == 0, first.stderr
+    image = pipeline.image("demo/sizes:1").read_bytes()
+    for name in ("results", "storage"):
+        shutil.rmtree(pipeline.folder / name)
+    tool("mount", "--bind", cache, cache)
+    tool("mount", "-o", "remount,bind,ro", cache)
+    try:
+        again = pipeline.run("uri=demo/sizes:1")
+        assert again.returncode == 0, again.stderr
+        assert pipeline.image("demo/sizes:1").read_bytes() == image
+        refused = pipeline.run("uri=demo/tricky:1")
+        assert refused.returncode == 1
+        assert "Read-only file system; set `cache` to a folder of your own, and `cache_from` to this one" in _error(refused)
+    finally:
+        tool("umount", cache)
+    other = Pipeline(pipeline.folder / "other", pipeline.base, {"SREGISTRY_CACHE_FROM": str(cache)})
+    result = other.run("uri=demo/sizes:1")
+    assert result.returncode == 0, result.stderr
+    assert other.image("demo/sizes:1").read_bytes() == image
+    assert not (other.folder / "cache/docker/exploded").exists()
+
+
+@pytest.mark.needs("mount")
 @pytest.mark.parametrize("folder", ["cache", "storage"])
 def test_a_full_disk_is_one_clear_line_and_the_next_run_ends_right(pipeline: Pipeline, folder: str) -> None:
     small = pipeline.folder / folder

@@ -1,0 +1,109 @@
+"""A token is sent to the registry and shows up nowhere else: in no file, no output and no list of processes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.images import Layout, layer
+from tests.scripted import Asked, Reply, Scripted, bearer
+from tests.tarball import directory, file
+from tests.test_workflow import WORKFLOW
+
+TOKEN = "nvapi-S3cretKeyThatNobodyMaySee0123456789"
+BEARER = "t0ken-Th4tTheRealmGives"
+BASIC = base64.b64encode(f"$oauthtoken:{TOKEN}".encode()).decode()
+SECRETS = (TOKEN, BEARER, BASIC, BASIC[8:-4])
+
+
+@contextmanager
+def watched() -> Iterator[set[bytes]]:
+    """Collect the command lines of all processes, time and again."""
+    seen: set[bytes] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    with contextlib.suppress(OSError):
+                        seen.add(Path(f"/proc/{name}/cmdline").read_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def serve(layout: Layout, server: Scripted) -> None:
+    """Have all that is in the layout, for those who bring the token of the realm; errors repeat what they were sent."""
+
+    def guard(answer: Reply) -> object:
+        def reply(asked: Asked) -> Reply:
+            if asked.authorization == f"Bearer {BEARER}":
+                return answer
+            return Reply(401, f"no entry with {asked.authorization}".encode(), list(bearer(f"{server.url}/token", service="s").items()))
+
+        return reply
+
+    def realm(asked: Asked) -> Reply:
+        given = asked.authorization == f"Basic {BASIC}"
+        return Reply(200, f'{{"token":"{BEARER}"}}'.encode()) if given else Reply(403, f"not with {asked.authorization} {TOKEN}".encode())
+
+    server.routes["/token"] = realm
+    for path in (layout.root / "blobs/sha256").iterdir():
+        for kind in ("manifests", "blobs"):
+            server.routes[f"/v2/demo/guarded/{kind}/sha256:{path.name}"] = guard(Reply(200, path.read_bytes()))  # type: ignore[assignment]
+    digest = layout.tags()["demo/guarded:1"]["digest"]
+    server.routes["/v2/demo/guarded/manifests/1"] = server.routes[f"/v2/demo/guarded/manifests/{digest}"]
+    broken = "sha256:" + "0" * 64
+    server.routes[f"/v2/demo/guarded/manifests/{broken}"] = guard(Reply(500, f"Bearer {BEARER} {TOKEN}".encode()))  # type: ignore[assignment]
+
+
+def test_a_token_shows_up_nowhere(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.tag("demo/guarded:1", layout.image([layer([directory(b"d"), file(b"d/f", bytes(range(256)) * 500)])], {"Cmd": ["sh"]}))
+    work = tmp_path / "work"
+    work.mkdir()
+    with Scripted() as server, watched() as seen:
+        serve(layout, server)
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))},
+            "SREGISTRY_NVIDIA_BASE": server.host,
+            "SREGISTRY_NVIDIA_NOHTTPS": "yes",
+            "SREGISTRY_NVIDIA_TOKEN": TOKEN,
+            "SREGISTRY_STORAGE": str(tmp_path / "images"),
+            "SREGISTRY_DATABASE": str(tmp_path / "database"),
+            "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
+        }
+        said = b""
+        for flags, code in (([], 0), (["--verbose", "--printshellcmds"], 1)):
+            uri = "demo/guarded:1" if code == 0 else "demo/guarded@sha256:" + "0" * 64
+            command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *flags, "--config", f"uri={uri}"]
+            done = subprocess.run(command, cwd=work, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            assert done.returncode == code, done.stdout.decode()
+            said += done.stdout
+        wrong = {**environ, "SREGISTRY_NVIDIA_TOKEN": TOKEN + "x"}
+        check = [sys.executable, "-m", "sregistry.cli", "login-check", "nvidia", "--json"]
+        for variables in (environ, wrong):
+            done = subprocess.run(check, cwd=work, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            said += done.stdout
+            assert b"SREGISTRY_NVIDIA_TOKEN" in done.stdout
+        assert any(asked.authorization == f"Basic {BASIC}" for asked in server.asked)
+    assert any(b"sregistry.stage" in line for line in seen)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(".snakemake" in path.parts for path in files)
+    for secret in SECRETS:
+        assert secret.encode() not in said
+        assert not [line for line in seen if secret.encode() in line]
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
