@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sregistry.credentials import Keyring
-from sregistry.registry import Patience, RegistryClient
+from sregistry.registry import RegistryClient
+from sregistry.session import Patience
 from sregistry.settings import RegistrySettings
 
 #: Times short enough for tests; three tries.

@@ -16,7 +16,8 @@ from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import AuthenticationError, DigestMismatch, DocumentError, RegistryError, TransferError
 from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.reference import Reference
-from sregistry.registry import Patience, RegistryClient, _host, _origin, new_session
+from sregistry.registry import RegistryClient
+from sregistry.session import Patience, host_of, new_session, origin
 from tests.scripted import HASTY, TOKEN, Answer, Asked, Reply, Scripted, bearer, client, json_errors, settings
 
 MANIFEST = b'{"schemaVersion":2}'
@@ -440,9 +441,9 @@ def test_http_is_for_the_own_registry_and_this_machine_only() -> None:
 
 
 def test_addresses() -> None:
-    assert _origin("HTTPS://U:P@Host:443/x") == _origin("https://host/y") == ("https", "host")
-    assert _origin("http://host:443/") != _origin("http://host/")
-    assert (_host("http://u:p@h:5/x?y"), _host("/x"), _host("http://[::1"), _host(None)) == ("h:5", "", "", "")
+    assert origin("HTTPS://U:P@Host:443/x") == origin("https://host/y") == ("https", "host")
+    assert origin("http://host:443/") != origin("http://host/")
+    assert (host_of("http://u:p@h:5/x?y"), host_of("/x"), host_of("http://[::1"), host_of(None)) == ("h:5", "", "", "")
 
 
 # --- foreign layers ------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from sregistry.auth import Login
 from sregistry.credentials import KINDS, Credentials, Keyring
 from sregistry.errors import ConfigError, RegistryError
 from sregistry.registries import is_host
-from sregistry.registry import Patience, RegistryClient
+from sregistry.registry import RegistryClient
+from sregistry.session import Patience
 from sregistry.settings import RegistrySettings, client_of, clients, registry
 from sregistry.target import locate
 

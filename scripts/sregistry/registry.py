@@ -8,131 +8,43 @@ RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | dige
 
 OCI distribution-spec 1.1, "Pull"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
 repeats requests that got no answer or one of `RETRIED`; bodies that broke off are repeated, or gone on
-with, by who reads them. Redirects are
-followed here, because the Authorization header must stay with the registry (storage services refuse
-it, and it is none of their business) and because requests would read `~/.netrc` for other hosts.
+with, by who reads them. Redirects are followed here, because the Authorization header must stay with the
+registry (storage services refuse it, and it is none of their business) and because requests would read
+`~/.netrc` for other hosts.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
-import random
-import re
-import socket
-import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, InvalidHeader
-from urllib3.util.retry import Retry
+from urllib3.exceptions import HTTPError
 
-from sregistry import __version__
 from sregistry.auth import Answer, Authenticator, Login, is_loopback
+from sregistry.body import MAX_ERROR, Part, drain, entire, range_of, ranged, read
 from sregistry.credentials import Keyring
 from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
 from sregistry.oci import Descriptor, Digest, MediaType
-from sregistry.pace import Pace, limit_of, reset_of
+from sregistry.pace import Pace, limit_of
 from sregistry.reference import Reference
 from sregistry.registries import variable
 from sregistry.schema1 import payload
+from sregistry.session import NO_TLS, RETRIED, Authorization, Patience, host_of, new_session, origin, why
 from sregistry.settings import RegistrySettings
-
-#: Answers that another try may change: time-outs, rate limits, and what gateways say.
-RETRIED = (408, 425, 429, 499, 500, 502, 503, 504, 522, 524)
-#: Bytes read at once from a blob, at most.
-CHUNK = 1 << 20
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
-_MAX_ERROR = 64 << 10
 _MAX_TOKEN = 1 << 20
 _UNKNOWN_IMAGE = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"}
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long and how often to try; all times in seconds.
-
-    `connect` and `read` bound one connection attempt and one silence, never a whole transfer. The
-    n-th repetition waits `backoff * 2**n` or up to a half less, so that clients that were cut off
-    together don't come back together; at most `longest`, which also bounds a Retry-After.
-    """
-
-    connect: float = 10
-    read: float = 60
-    retries: int = 5
-    backoff: float = 1
-    longest: float = 60
-
-    def wait(self, attempt: int) -> None:
-        """Sleep after the failed *attempt*, counted from 0."""
-        time.sleep(min(self.longest, self.backoff * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 -- no secret
-
-
-class _Retry(Retry):
-    """urllib3's Retry that survives a senseless Retry-After, knows the headers of rate limits, and bounds both by `backoff_max`."""
-
-    def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        try:
-            seconds = super().get_retry_after(response)
-        except (InvalidHeader, ValueError, OverflowError):
-            seconds = None
-        if seconds is None and response.status == 429:
-            seconds = reset_of(response.headers)
-        return None if seconds is None else min(seconds, self.backoff_max)
-
-
-class _Authorization(AuthBase):
-    """Sets the header, or none; being there at all keeps requests from looking into ~/.netrc."""
-
-    def __init__(self, header: str | None) -> None:
-        self._header = header
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.pop("Authorization", None)
-        if self._header is not None:
-            request.headers["Authorization"] = self._header
-        return request
-
-
-def new_session(patience: Patience) -> requests.Session:
-    """Return a session that retries as *patience* says.
-
-    Connection failures are repeated twice only: a wrong host name should not cost minutes. TLS
-    failures are not repeated.
-    """
-    retry = _Retry(
-        total=patience.retries,
-        connect=min(2, patience.retries),
-        read=min(2, patience.retries),
-        other=0,
-        redirect=False,
-        status_forcelist=RETRIED,
-        allowed_methods={"GET"},
-        backoff_factor=patience.backoff,
-        backoff_max=patience.longest,
-        backoff_jitter=patience.backoff / 2,
-        raise_on_status=False,
-    )
-    session = requests.Session()
-    session.headers.update({"User-Agent": f"sregistry/{__version__}", "Accept-Encoding": "identity"})
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session
 
 
 class Document(NamedTuple):
@@ -140,14 +52,6 @@ class Document(NamedTuple):
 
     data: bytes
     media_type: str
-
-
-class Part(NamedTuple):
-    """Bytes *start* to *end* of a blob, or to its end if nobody knows how large it is, to be read from `chunks`."""
-
-    start: int
-    end: int | None
-    chunks: Iterator[bytes]
 
 
 class RegistryClient:
@@ -211,7 +115,7 @@ class RegistryClient:
         def get() -> Document:
             response = self._get(reference, url, {"Accept": MediaType.ACCEPT}, what)
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            return Document(_read(response, reference.registry, what, MAX_DOCUMENT), media_type)
+            return Document(read(response, reference.registry, what, MAX_DOCUMENT), media_type)
 
         document = self._repeat(get)
         if digest is None or not digest.matches(document.data):
@@ -238,7 +142,7 @@ class RegistryClient:
         # distribution-spec, "Checking if the registry supports the API" and "Listing Tags": neither needs a tag
         url = f"{self._scheme(host)}://{host}/{self.settings.version}/" + (f"{repository}/tags/list?n=1" if repository else "")
         reference = Reference(registry=host, repository=repository, tag=None)
-        _drain(self._get(reference, url, {}, repository or "its API"))
+        drain(self._get(reference, url, {}, repository or "its API"))
         return self.wanted
 
     @property
@@ -274,10 +178,10 @@ class RegistryClient:
         url = f"{self._repository_url(reference)}/blobs/{blob.digest}"
         what = f"{reference.repository}@{blob.digest}"
         if start or end is not None:
-            part = _part(self._get(reference, url, _range(start, end), what, also=(206, 416)), blob, reference.registry, start, end)
+            part = ranged(self._get(reference, url, range_of(start, end), what, also=(206, 416)), blob, reference.registry, start, end)
             if part is not None:
                 return part
-        return _whole(self._get(reference, url, {}, what), blob, reference.registry)
+        return entire(self._get(reference, url, {}, what), blob, reference.registry)
 
     def get_foreign(self, blob: Descriptor, start: int = 0) -> Part:
         """Ask the addresses of a foreign layer's descriptor for it, without credentials.
@@ -286,18 +190,18 @@ class RegistryClient:
         """
         problem = RegistryError(f"{blob.digest}: the descriptor names no usable address")
         for url in blob.urls:
-            host = _host(url)
+            host = host_of(url)
             if not host:
                 continue
             try:
                 if start:
-                    response = self._follow(url, _range(start, None), None)
-                    part = _part(response, blob, host, start, None) if response.status_code in (200, 206, 416) else None
+                    response = self._follow(url, range_of(start, None), None)
+                    part = ranged(response, blob, host, start, None) if response.status_code in (200, 206, 416) else None
                     if part is not None:
                         return part
                 response = self._follow(url, {}, None)
                 if response.status_code == 200:
-                    return _whole(response, blob, host)
+                    return entire(response, blob, host)
                 problem = self._failure(response, host, str(blob.digest))
             except RegistryError as error:
                 problem = error
@@ -335,9 +239,9 @@ class RegistryClient:
         for attempt in range(4):
             response = self._follow(url, headers, header)
             # only the registry's own 401 is answered; a storage service gets no credentials
-            if response.status_code != 401 or _origin(response.url) != _origin(url):
+            if response.status_code != 401 or origin(response.url) != origin(url):
                 break
-            _drain(response)
+            drain(response)
             challenges = response.raw.headers.getlist("WWW-Authenticate")
             with self._login:
                 header = self._auth.answer(host, reference.repository, challenges, attempt=attempt, what=what)
@@ -345,7 +249,7 @@ class RegistryClient:
             self._pace.heed(response.headers)
         if response.status_code == 200 or response.status_code in also:
             return response
-        if response.status_code in (401, 403) and _origin(response.url) == _origin(url):
+        if response.status_code in (401, 403) and origin(response.url) == origin(url):
             raise self._auth.refusal(host, what, self._detail(response)[1], reference.repository)
         raise self._failure(response, host, what)
 
@@ -353,28 +257,28 @@ class RegistryClient:
         """Send a GET, or a POST of *form*, to a token service; a form follows no redirect, because it holds a secret."""
         accept = {"Accept": "application/json"}
         response = self._follow(url, accept, header) if form is None else self._send(url, accept, header, form)
-        return Answer(response.status_code, _read(response, _host(url), "a token", _MAX_TOKEN))
+        return Answer(response.status_code, read(response, host_of(url), "a token", _MAX_TOKEN))
 
     def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
         """Send a GET and follow redirects; the authorization stays with the first origin."""
         first = url
         for _ in range(_MAX_REDIRECTS):
-            response = self._send(url, headers, authorization if _origin(url) == _origin(first) else None)
+            response = self._send(url, headers, authorization if origin(url) == origin(first) else None)
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not location:
                 return response
-            _drain(response)
-            host = _host(url)
+            drain(response)
+            host = host_of(url)
             try:
                 url = urljoin(url, location)
                 scheme = urlsplit(url).scheme
             except ValueError:
                 scheme = ""
-            if scheme not in ("http", "https") or not _host(url):
+            if scheme not in ("http", "https") or not host_of(url):
                 raise RegistryError(f"{host} redirects to something that is no web address")
             if scheme == "http" and first.startswith("https:"):
-                raise RegistryError(f"{host} redirects from https to plain http on {_host(url)}", hint="this is refused")
-        raise RegistryError(f"{_host(first)} redirects more than {_MAX_REDIRECTS} times")
+                raise RegistryError(f"{host} redirects from https to plain http on {host_of(url)}", hint="this is refused")
+        raise RegistryError(f"{host_of(first)} redirects more than {_MAX_REDIRECTS} times")
 
     def _send(
         self, url: str, headers: dict[str, str], authorization: str | None, form: Mapping[str, str] | None = None
@@ -385,7 +289,7 @@ class RegistryClient:
         """
         try:
             method = "GET" if form is None else "POST"
-            request = requests.Request(method, url, headers=headers, data=form, auth=_Authorization(authorization))
+            request = requests.Request(method, url, headers=headers, data=form, auth=Authorization(authorization))
             prepared = self._session.prepare_request(request)
             assert prepared.url is not None
             environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
@@ -396,11 +300,11 @@ class RegistryClient:
             adapter = self._session.get_adapter(prepared.url)
             return adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
-            raise self._unreachable(_host(url), error) from None
+            raise self._unreachable(host_of(url), error) from None
 
     def _failure(self, response: requests.Response, host: str, what: str) -> RegistryError:
         """Return the error for an answer that is neither 200 nor a refused login."""
-        status, answered = response.status_code, _host(response.url)
+        status, answered = response.status_code, host_of(response.url)
         codes, detail = self._detail(response)
         if answered != host:
             return RegistryError(f"{answered}, where {host} keeps its data, does not give {what} ({detail})", hint="try again")
@@ -429,7 +333,7 @@ class RegistryClient:
         words = [f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()]
         codes: set[str] = set()
         try:
-            body = load_json(_read(response, "", "", _MAX_ERROR), "error")
+            body = load_json(read(response, "", "", MAX_ERROR), "error")
             errors = body.get("errors")
             for item in errors if isinstance(errors, list) else []:
                 if isinstance(item, dict):
@@ -443,148 +347,7 @@ class RegistryClient:
 
     def _unreachable(self, host: str, error: BaseException) -> RegistryError:
         """Return the error for a request without an answer; the original text may hold addresses with secrets."""
-        reason, hint = _reason(error, self.patience)
-        if hint is _NO_TLS:
+        reason, hint = why(error, self.patience)
+        if hint is NO_TLS:
             hint = f"if it speaks plain http, export {self._switch()}=yes"
         return UnavailableError(f"can't reach {host}: {reason}", hint=hint)
-
-
-_NO_TLS = "plain http?"
-
-
-def _reason(error: BaseException, patience: Patience) -> tuple[str, str | None]:
-    """Return why there was no answer, and what to do."""
-    chain = _chain(error)
-
-    def find(kind: type[T]) -> T | None:
-        return next((item for item in chain if isinstance(item, kind)), None)
-
-    if certificate := find(ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {certificate.verify_message}", "for a private authority set REQUESTS_CA_BUNDLE"
-    if find(socket.gaierror) or find(urllib3.exceptions.NameResolutionError):
-        return "this name is not known", "check the name and the network"
-    if find(urllib3.exceptions.ProxyError):
-        return "the proxy does not answer", "check HTTPS_PROXY and NO_PROXY"
-    if find(ssl.SSLError) or find(urllib3.exceptions.SSLError):
-        return "it speaks no TLS", _NO_TLS
-    if find(urllib3.exceptions.ReadTimeoutError):
-        return f"no answer in {patience.read:g} s", "try again later"
-    if find(http.client.RemoteDisconnected):
-        return "it closed the connection without an answer", "check host and port"
-    if find(http.client.HTTPException):
-        return "it speaks no HTTP", "check host and port"
-    for problem in chain:
-        if isinstance(problem, OSError) and problem.errno:
-            return os.strerror(problem.errno).lower(), "check host, port and network"
-    if find(urllib3.exceptions.ConnectTimeoutError) or find(TimeoutError):
-        return f"no connection in {patience.connect:g} s", "check host, port and network"
-    if isinstance(error, ValueError):
-        return "this is no valid address", "check host and port"
-    return type(error).__name__, None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return *error* and everything that it wraps."""
-    found: list[BaseException] = []
-    todo: list[object] = [error]
-    while todo:
-        item = todo.pop(0)
-        if isinstance(item, BaseException) and item not in found:
-            found.append(item)
-            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return found
-
-
-def _origin(url: str | None) -> tuple[str, str]:
-    """Return scheme and host[:port] in lower case."""
-    parts = urlsplit(url or "")
-    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    host = parts.netloc.rpartition("@")[2].lower()
-    return parts.scheme, host.removesuffix(port) if port else host
-
-
-def _host(url: str | None) -> str:
-    """Return host[:port] of an address, "" when it has none: all that messages show of it."""
-    try:
-        parts = urlsplit(url or "")
-        return parts.netloc.rpartition("@")[2] if parts.hostname else ""
-    except ValueError:
-        return ""
-
-
-def _stream(response: requests.Response, host: str) -> Iterator[bytes]:
-    """Yield a body as it comes over the wire, undecoded. Raises TransferError when it breaks off."""
-    received = 0
-    try:
-        # What is there, at once: waiting for more would lose it when the connection breaks off.
-        while chunk := response.raw.read1(CHUNK, decode_content=False):
-            received += len(chunk)
-            yield chunk
-    except (HTTPError, OSError) as error:
-        silent = isinstance(error, urllib3.exceptions.ReadTimeoutError)
-        reason = "fell silent" if silent else "closed the connection"
-        raise TransferError(f"{host} {reason} after {received} bytes", hint="try again later") from None
-    finally:
-        response.close()
-
-
-def _range(start: int, end: int | None) -> dict[str, str]:
-    """Return the header that asks for a part (RFC 9110, 14.2)."""
-    return {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
-
-
-def _whole(response: requests.Response, blob: Descriptor, host: str) -> Part:
-    return Part(0, blob.size, _exactly(_stream(response, host), blob, host, blob.size))
-
-
-def _part(response: requests.Response, blob: Descriptor, host: str, start: int, end: int | None) -> Part | None:
-    """Return what a range request got; None where the answer makes no sense, and the whole blob must be asked for.
-
-    RFC 9110, 14.4: an answer of status 206 says which part it is and how long the whole is.
-    """
-    if response.status_code == 200:
-        return _whole(response, blob, host)
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or found is None or int(found[1]) != start or int(found[2]) < start:
-        response.close()
-        return None
-    last = end or blob.size
-    if last is not None and int(found[2]) >= last:
-        response.close()
-        return None
-    if blob.size is not None and found[3] not in ("*", str(blob.size)):
-        response.close()
-        raise DigestMismatch(f"{blob.digest}: {host} has {found[3]} bytes, the manifest declares {blob.size}", hint="try again later")
-    end = int(found[2]) + 1
-    return Part(start, end, _exactly(_stream(response, host), blob, host, end - start))
-
-
-def _exactly(chunks: Iterator[bytes], blob: Descriptor, host: str, size: int | None) -> Iterator[bytes]:
-    """Pass *chunks* of the blob on; a sum that is not *size*, if that is known, is an error."""
-    received = 0
-    for chunk in chunks:
-        received += len(chunk)
-        if size is not None and received > size:
-            raise DigestMismatch(f"{blob.digest}: {host} sends more than the {size} bytes that it was asked for")
-        yield chunk
-    if size is not None and received < size:
-        raise TransferError(f"{blob.digest}: {host} ended after {received} of {size} bytes", hint="try again later")
-
-
-def _read(response: requests.Response, host: str, what: str, limit: int) -> bytes:
-    """Return a small body. Raises TransferError, and RegistryError for one over *limit* bytes."""
-    data = b""
-    for chunk in _stream(response, host):
-        data += chunk
-        if len(data) > limit:
-            response.close()
-            raise RegistryError(f"{host} sends more than {limit} bytes for {what}", hint="check that this host is a registry")
-    return data
-
-
-def _drain(response: requests.Response) -> None:
-    """Read a short body that nobody wants, so that the connection can be used again."""
-    try:
-        _read(response, "", "", _MAX_ERROR)
-    except RegistryError:
-        response.close()

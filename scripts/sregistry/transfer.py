@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
+from sregistry.body import Part
 from sregistry.errors import RegistryError, TransferError
 from sregistry.oci import Descriptor
 from sregistry.reference import Reference
-from sregistry.registry import Part, RegistryClient
+from sregistry.registry import RegistryClient
 
 #: Bytes of a range.
 SEGMENT = 16 << 20
