@@ -1,3 +1,3 @@
 """Registry images to Singularity and Apptainer images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

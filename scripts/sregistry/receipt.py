@@ -130,7 +130,7 @@ def _use(value: dict[str, Any], store: Path) -> None:
     """Mark what the receipt holds in the store as used now: the run that begins may need it."""
     for item in value.get("holds", ()):
         path = Path(item["path"])
-        if store in path.parents:
+        if store in path.parents and "mtime_ns" not in item:  # an image's own time is its identity
             with contextlib.suppress(OSError):
                 # An exploded layer's time is that of its folder.
                 os.utime(path.parent if path.name in ("data", "index") else path)
