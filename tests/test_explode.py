@@ -90,8 +90,10 @@ def test_threads_and_memory_do_not_show_in_what_the_stage_makes(tmp_path: Path) 
     found = set()
     for threads, perturb in [(1, ""), (2, "165"), (4, "1")]:
         folder = tmp_path / str(threads)
-        blob, diff_id = fill(Store(folder / "docker"), mixed())
-        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "diff_id": str(diff_id)}))
+        store = Store(folder / "docker")
+        blob, diff_id = fill(store, mixed())
+        holds = [{"path": str(store.blob(blob))}]
+        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "diff_id": str(diff_id), "holds": holds}))
         command = [sys.executable, "-m", "sregistry.stage", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
         more = ["--level", "default", "--block-size", str(BLOCK), "--threads", str(threads), "--output", "explode.json"]
         environ = {**os.environ, "MALLOC_PERTURB_": perturb}
@@ -200,7 +202,9 @@ def test_memory_stays_small_when_a_bomb_goes_off(tmp_path: Path) -> None:
     store = Store(tmp_path / "docker")
     one = tar([tarball.file(b"zeros", bytes(64 << 20))])[:-1024]
     blob = gzip.compress(one, 1, mtime=0) * 6
-    (tmp_path / "layer.json").write_text(json.dumps({"digest": str(store.add(blob)), "diff_id": str(Digest.of(b""))}))
+    digest = store.add(blob)
+    holds = [{"path": str(store.blob(digest))}]
+    (tmp_path / "layer.json").write_text(json.dumps({"digest": str(digest), "diff_id": str(Digest.of(b"")), "holds": holds}))
     # Not getrusage: it begins with what the process had that started this one.
     code = (
         "import re, sys; from sregistry.stage import main; code = main(sys.argv[1:]);"
