@@ -127,7 +127,7 @@ def test_a_missing_and_a_refused_layer(server: Scripted, store: Store) -> None:
 
 def test_an_unwritable_store(server: Scripted, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="Not a directory"):
+    with pytest.raises(StoreError, match="a file is where a folder should be"):
         get(server, Store(tmp_path / "file"))
 
 

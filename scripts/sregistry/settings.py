@@ -54,7 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "storage": "~/.singularity/shub",
     "database": "~/.singularity",
     "cache": "~/.singularity",
-    "cache_from": (),
+    "cache_from": [],
     "connections": 9,
     "layer_limit": 1 << 40,
     "refresh": False,
