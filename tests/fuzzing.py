@@ -123,11 +123,13 @@ def main(target: str, seconds: float) -> None:
     """Let atheris look for inputs until the time is over."""
     atheris = importlib.import_module("atheris")
 
-    end = time.monotonic() + seconds
+    end = float("inf")
     count = 0
 
     def one(data: bytes) -> None:
-        nonlocal count
+        nonlocal count, end
+        if not count:  # all is instrumented by now, which takes a while
+            end = time.monotonic() + seconds
         count += 1
         if time.monotonic() > end:
             print(f"{target}: {count} inputs in {seconds:g} s, nothing found", flush=True)
