@@ -93,7 +93,7 @@ def test_a_number_that_is_used_again_is_another_process(path: Path) -> None:
         assert held
 
 
-@pytest.mark.parametrize("left", ["", "{", "[]", '{"machine": 5}', '{"machine": null, "pid": "x"}'])
+@pytest.mark.parametrize("left", ["{", "[]", '{"machine": 5}', '{"machine": null, "pid": "x"}'])
 def test_what_no_owner_has_written_ends_by_time(path: Path, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE", 0.2)
     path.write_text(left)
@@ -102,6 +102,12 @@ def test_what_no_owner_has_written_ends_by_time(path: Path, left: str, monkeypat
     with lease(path) as held:
         assert held
     assert not list(path.parent.iterdir())
+
+
+def test_an_empty_file_of_an_earlier_version_is_no_lock(path: Path) -> None:
+    path.touch()
+    with lease(path, wait=False) as held:
+        assert held
 
 
 def test_an_owner_on_another_machine_is_waited_for_while_it_is_heard_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_left_overs_of_the_dead_are_removed(store: Store) -> None:
     for name in ("ingest/work-x/layer", "locks", "leases"):
         (store.root / name).mkdir(parents=True, exist_ok=True)
     for name in ("ingest/sha256-0.partial", "ingest/sha256-1.partial", "locks/one", "locks/two", "leases/5-1-x"):
-        (store.root / name).write_text("")
+        (store.root / name).write_text("{")
     for name in ("ingest/work-x", "ingest/sha256-0.partial", "locks/one", "leases/5-1-x"):
         os.utime(store.root / name, (old, old))
     with store.lock("held"):

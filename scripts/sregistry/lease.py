@@ -125,7 +125,7 @@ def _owner(path: Path) -> tuple[object, bool] | None:
         record = json.loads(data)
         dead = record["machine"] is not None and record["machine"] == _machine() and _is_dead(int(record["pid"]), record["start"])
     except (ValueError, KeyError, TypeError):
-        dead = False
+        dead = not data  # none of ours: those of earlier versions stayed, empty
     return (found.st_ino, found.st_mtime_ns, data), dead
 
 
