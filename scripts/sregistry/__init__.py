@@ -1,3 +1,25 @@
-"""Registry images to Singularity and Apptainer images."""
+"""Registry images to Singularity and Apptainer images.
+
+`get_client`, `Client` and `Container` are the Python client (client.py); the stages that make images
+are commands (stage.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sregistry.client import Client, Container, get_client
+
+__all__ = ["Client", "Container", "__version__", "get_client"]
 
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is asked for: a stage of the pipeline starts without it."""
+    if name in ("Client", "Container", "get_client"):
+        from sregistry import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,23 @@
+"""`sregistry get URI`: the path of a local image, the address of a remote one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sregistry.commands import open_client
+
+if TYPE_CHECKING:
+    from sregistry.commands import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the parser."""
+    command = commands.add_parser("get", help="say where an image is", description="Print the path of an image.")
+    command.add_argument("uri", metavar="URI")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print where an image is, alone on stdout."""
+    print(open_client(options).locate(options.uri))

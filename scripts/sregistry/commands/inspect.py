@@ -1,0 +1,25 @@
+"""`sregistry inspect URI`: all that is known of an image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from sregistry.commands import open_client
+
+if TYPE_CHECKING:
+    from sregistry.commands import Commands
+
+
+def register(commands: Commands) -> None:
+    """Add the parser."""
+    command = commands.add_parser("inspect", help="show an image's record", description="Show all that is known of an image.")
+    command.add_argument("uri", metavar="URI")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a record: uri, place, then all of it."""
+    container = open_client(options).find(options.uri)
+    print(f"{container.uri}\n{container.location}\n{json.dumps(container.inspect(), indent=4, sort_keys=True)}")
