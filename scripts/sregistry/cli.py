@@ -23,6 +23,10 @@ _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks, on the Tab key: this ends here
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     if options.command in (None, "help"):
         parser.print_help()

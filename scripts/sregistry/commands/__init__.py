@@ -25,7 +25,9 @@ VERBS = (
     "login_check",
     "store",
     "serve",
+    "completion",
     "version",
+    "refused",
 )
 
 

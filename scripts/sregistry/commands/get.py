@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.commands.completion import add_uri
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the parser."""
     command = commands.add_parser("get", help="say where an image is", description="Print the path of an image.")
-    command.add_argument("uri", metavar="URI")
+    add_uri(command)
     command.set_defaults(run=run)
 
 

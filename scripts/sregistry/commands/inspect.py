@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.commands.completion import add_uri
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def register(commands: Commands) -> None:
     """Add the parser."""
     command = commands.add_parser("inspect", help="show an image's record", description="Show all that is known of an image.")
-    command.add_argument("uri", metavar="URI")
+    add_uri(command)
     command.set_defaults(run=run)
 
 

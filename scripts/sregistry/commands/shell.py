@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.commands.completion import add_uri
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -16,7 +17,7 @@ def register(commands: Commands) -> None:
     command = commands.add_parser(
         "shell", help="work with the client in Python", description="Start IPython, else Python, with `client` and `Container`."
     )
-    command.add_argument("uri", nargs="?", metavar="URI", help="an image on record, to be there as `container`")
+    add_uri(command, nargs="?", help="an image on record, to be there as `container`")
     command.set_defaults(run=run)
 
 
