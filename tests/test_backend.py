@@ -72,9 +72,10 @@ def test_settings_are_kept_and_forgotten(path: Path, capsys: pytest.CaptureFixtu
     assert said(capsys, "add", "docker", "SREGISTRY_DOCKERHUB_USERNAME", "me")[0] == "[add] docker SREGISTRY_DOCKERHUB_USERNAME\n"
     said(capsys, "activate", "docker")
     assert "There are 2 clients found in secrets.\nactive: docker\n" in said(capsys, "status")[0]
-    listed = "docker (active)\n  SREGISTRY_DOCKERHUB_USERNAME=me\nnvidia\n  SREGISTRY_NVIDIA_BASE=127.0.0.1:5000\n  SREGISTRY_NVIDIA_NOHTTPS=yes\n"
-    assert said(capsys, "ls") == (listed, "")
-    assert said(capsys, "ls", "docker") == ("docker (active)\n  SREGISTRY_DOCKERHUB_USERNAME=me\n", "")
+    docker = "docker (active)\n  SREGISTRY_DOCKERHUB_USERNAME=me\n"
+    nvidia = "nvidia\n  SREGISTRY_NVIDIA_BASE=127.0.0.1:5000\n  SREGISTRY_NVIDIA_NOHTTPS=yes\n"
+    assert said(capsys, "ls") == (docker + nvidia, "")
+    assert said(capsys, "ls", "docker") == (docker, "")
     assert json.loads(said(capsys, "ls", "--json")[0]) == {
         "active": "docker",
         "backends": {
@@ -149,6 +150,7 @@ def test_a_token_is_read_from_a_terminal_unseen(path: Path) -> None:
     command.expect("SREGISTRY_NVIDIA_TOKEN: ")
     command.sendline(TOKEN)
     command.expect(pexpect.EOF)
+    assert command.before is not None
     assert TOKEN not in command.before
     assert "[add] nvidia SREGISTRY_NVIDIA_TOKEN" in command.before
     command.close()
@@ -309,7 +311,12 @@ def test_the_file_of_the_original_is_understood(path: Path) -> None:
     """Tables of clients that are unknown here, and variables that mean nothing, stay and do nothing."""
     document = {
         "SREGISTRY_CLIENT": "nvidia",
-        "nvidia": {"SREGISTRY_NVIDIA_BASE": "registry.example", "SREGISTRY_NVIDIA_TOKEN": TOKEN, "SREGISTRY_STORAGE": "/evil", "PATH": "/evil"},
+        "nvidia": {
+            "SREGISTRY_NVIDIA_BASE": "registry.example",
+            "SREGISTRY_NVIDIA_TOKEN": TOKEN,
+            "SREGISTRY_STORAGE": "/evil",
+            "PATH": "/evil",
+        },
         "docker": {"SREGISTRY_NVIDIA_VERSION": "v3", "SREGISTRY_DOCKER_BASE": ""},
         "google-drive": {"GOOGLE_DRIVE_CREDENTIALS": "/x"},
         "quay": None,

@@ -103,10 +103,11 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}", hint=f"set {CLIENT_SECRETS} to another file") from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise ConfigError(f"{path} is no file", hint=f"set {CLIENT_SECRETS} to one")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError(f"{path} is no file", hint=f"set {CLIENT_SECRETS} to one")
         if found.st_uid != os.geteuid():
             _tell(path, "is another user's: it is passed over")
             return None
