@@ -55,8 +55,8 @@ def watched() -> Iterator[set[bytes]]:
         thread.join()
 
 
-def serve(layout: Layout, server: Scripted) -> None:
-    """Have all that is in the layout, for those who bring the token of the realm; errors repeat what they were sent."""
+def serve(layout: Layout, server: Scripted, status: int) -> None:
+    """Have all that is in the layout, for those who bring the token of the realm; errors, of *status* too, repeat what they were sent."""
 
     def guard(answer: Reply) -> object:
         def reply(asked: Asked) -> Reply:
@@ -77,19 +77,25 @@ def serve(layout: Layout, server: Scripted) -> None:
     digest = layout.tags()["demo/guarded:1"]["digest"]
     server.routes["/v2/demo/guarded/manifests/1"] = server.routes[f"/v2/demo/guarded/manifests/{digest}"]
     broken = "sha256:" + "0" * 64
-    server.routes[f"/v2/demo/guarded/manifests/{broken}"] = guard(Reply(500, f"Bearer {BEARER} {TOKEN}".encode()))  # type: ignore[assignment]
+    server.routes[f"/v2/demo/guarded/manifests/{broken}"] = guard(Reply(status, f"Bearer {BEARER} {TOKEN}".encode()))  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
-@pytest.mark.parametrize("kept", [False, True], ids=["in-the-environment", "in-the-secrets-file"])
-def test_a_token_shows_up_nowhere(tmp_path: Path, kept: bool, level: str) -> None:
+@pytest.mark.parametrize(
+    ("kept", "level", "status"),
+    [
+        pytest.param(False, "INFO", 500, id="of-the-environment"),
+        pytest.param(False, "DEBUG", 400, id="of-the-environment-debugged"),
+        pytest.param(True, "DEBUG", 400, id="of-the-secrets-file-debugged"),
+    ],
+)
+def test_a_token_shows_up_nowhere(tmp_path: Path, kept: bool, level: str, status: int) -> None:
     layout = Layout(tmp_path / "layout")
     layout.tag("demo/guarded:1", layout.image([layer([directory(b"d"), file(b"d/f", bytes(range(256)) * 500)])], {"Cmd": ["sh"]}))
     work = tmp_path / "work"
     work.mkdir()
     file_of_secrets = tmp_path / "secrets"
     with Scripted() as server, watched() as seen:
-        serve(layout, server)
+        serve(layout, server, status)
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))},
             "SREGISTRY_NVIDIA_BASE": server.host,
