@@ -1,4 +1,7 @@
-"""A token is sent to the registry and shows up nowhere else: in no file, no output and no list of processes."""
+"""A token is sent to the registry and shows up nowhere else: in no file, no output and no list of processes.
+
+It is the same whether it comes from the environment or from the secrets file, which is then the one file that has it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.images import Layout, layer
 from tests.scripted import Asked, Reply, Scripted, bearer
 from tests.tarball import directory, file
@@ -21,11 +26,13 @@ TOKEN = "nvapi-S3cretKeyThatNobodyMaySee0123456789"
 BEARER = "t0ken-Th4tTheRealmGives"
 BASIC = base64.b64encode(f"$oauthtoken:{TOKEN}".encode()).decode()
 SECRETS = (TOKEN, BEARER, BASIC, BASIC[8:-4])
+#: What is put before an environment that was seen.
+ENVIRONMENT = b"environment: "
 
 
 @contextmanager
 def watched() -> Iterator[set[bytes]]:
-    """Collect the command lines of all processes, time and again."""
+    """Collect the command lines of all processes, time and again, and the environments of the stages."""
     seen: set[bytes] = set()
     stop = threading.Event()
 
@@ -34,7 +41,10 @@ def watched() -> Iterator[set[bytes]]:
             for name in os.listdir("/proc"):
                 if name.isdigit():
                     with contextlib.suppress(OSError):
-                        seen.add(Path(f"/proc/{name}/cmdline").read_bytes())
+                        line = Path(f"/proc/{name}/cmdline").read_bytes()
+                        seen.add(line)
+                        if b"sregistry.stage" in line:
+                            seen.add(ENVIRONMENT + Path(f"/proc/{name}/environ").read_bytes())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -45,8 +55,8 @@ def watched() -> Iterator[set[bytes]]:
         thread.join()
 
 
-def serve(layout: Layout, server: Scripted) -> None:
-    """Have all that is in the layout, for those who bring the token of the realm; errors repeat what they were sent."""
+def serve(layout: Layout, server: Scripted, status: int) -> None:
+    """Have all that is in the layout, for those who bring the token of the realm; errors, of *status* too, repeat what they were sent."""
 
     def guard(answer: Reply) -> object:
         def reply(asked: Asked) -> Reply:
@@ -67,26 +77,44 @@ def serve(layout: Layout, server: Scripted) -> None:
     digest = layout.tags()["demo/guarded:1"]["digest"]
     server.routes["/v2/demo/guarded/manifests/1"] = server.routes[f"/v2/demo/guarded/manifests/{digest}"]
     broken = "sha256:" + "0" * 64
-    server.routes[f"/v2/demo/guarded/manifests/{broken}"] = guard(Reply(500, f"Bearer {BEARER} {TOKEN}".encode()))  # type: ignore[assignment]
+    server.routes[f"/v2/demo/guarded/manifests/{broken}"] = guard(Reply(status, f"Bearer {BEARER} {TOKEN}".encode()))  # type: ignore[assignment]
 
 
-def test_a_token_shows_up_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kept", "level", "status"),
+    [
+        pytest.param(False, "INFO", 500, id="of-the-environment"),
+        pytest.param(False, "DEBUG", 400, id="of-the-environment-debugged"),
+        pytest.param(True, "DEBUG", 400, id="of-the-secrets-file-debugged"),
+    ],
+)
+def test_a_token_shows_up_nowhere(tmp_path: Path, kept: bool, level: str, status: int) -> None:
     layout = Layout(tmp_path / "layout")
     layout.tag("demo/guarded:1", layout.image([layer([directory(b"d"), file(b"d/f", bytes(range(256)) * 500)])], {"Cmd": ["sh"]}))
     work = tmp_path / "work"
     work.mkdir()
+    file_of_secrets = tmp_path / "secrets"
     with Scripted() as server, watched() as seen:
-        serve(layout, server)
+        serve(layout, server, status)
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))},
             "SREGISTRY_NVIDIA_BASE": server.host,
             "SREGISTRY_NVIDIA_NOHTTPS": "yes",
-            "SREGISTRY_NVIDIA_TOKEN": TOKEN,
+            **({} if kept else {"SREGISTRY_NVIDIA_TOKEN": TOKEN}),
+            "SREGISTRY_CLIENT_SECRETS": str(file_of_secrets),
+            "MESSAGELEVEL": level,
             "SREGISTRY_STORAGE": str(tmp_path / "images"),
             "SREGISTRY_DATABASE": str(tmp_path / "database"),
             "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
         }
         said = b""
+        if kept:
+            for arguments in (["backend", "add", "nvidia", "TOKEN", "-"], ["backend", "ls"], ["config"]):
+                command = [sys.executable, "-m", "sregistry.cli", *arguments]
+                said += subprocess.run(
+                    command, cwd=work, env=environ, input=TOKEN.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+                ).stdout
+            assert said.count(b"SREGISTRY_NVIDIA_TOKEN") == 4  # added, listed, in effect and where from
         for flags, code in (([], 0), (["--verbose", "--printshellcmds"], 1)):
             uri = "demo/guarded:1" if code == 0 else "demo/guarded@sha256:" + "0" * 64
             command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *flags, "--config", f"uri={uri}"]
@@ -100,10 +128,12 @@ def test_a_token_shows_up_nowhere(tmp_path: Path) -> None:
             said += done.stdout
             assert b"SREGISTRY_NVIDIA_TOKEN" in done.stdout
         assert any(asked.authorization == f"Basic {BASIC}" for asked in server.asked)
-    assert any(b"sregistry.stage" in line for line in seen)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"sregistry.stage" in line and not line.startswith(ENVIRONMENT) for line in seen)
+    assert any(line.startswith(ENVIRONMENT) and b"SREGISTRY_NVIDIA_BASE" in line for line in seen)
+    assert file_of_secrets.exists() == kept
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != file_of_secrets]
     assert any(".snakemake" in path.parts for path in files)
     for secret in SECRETS:
         assert secret.encode() not in said
-        assert not [line for line in seen if secret.encode() in line]
+        assert not [line for line in seen if secret.encode() in line and (kept or not line.startswith(ENVIRONMENT))]
         assert not [path for path in files if secret.encode() in path.read_bytes()]

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sregistry import __version__, commands
+from sregistry import __version__, commands, messages
 from sregistry.errors import SregistryError, from_oserror, report
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
+        options.quiet = messages.set_up(os.environ, debug=options.debug, quiet=options.quiet)
         code = int(options.run(options) or 0)
         sys.stdout.flush()
         return code

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from sregistry import messages
 from sregistry.catalog import Catalog, Record
 from sregistry.errors import CatalogError
+from sregistry.secrets import overlay
 from sregistry.settings import Settings, from_file, registry
 
 
@@ -42,7 +44,10 @@ class Container(Record):
 
 
 class Client:
-    """One user's view: the settings, the catalog, and what can be done with both."""
+    """One user's view: the settings, the catalog, and what can be done with both.
+
+    *environ* is what the jobs of a pull inherit; the secrets file is read where it counts.
+    """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self.settings = settings
@@ -61,7 +66,7 @@ class Client:
 
     def find(self, uri: str) -> Container:
         """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference."""
-        meant = registry(self.settings.client, self._environ)
+        meant = registry(self.settings.client, overlay(self._environ))
         return Container.of(self.catalog.find(uri, registry=meant.base, collection=meant.collection), self.catalog)
 
     def locate(self, uri: str) -> str:
@@ -73,5 +78,11 @@ class Client:
 
 
 def get_client(environ: Mapping[str, str] = os.environ) -> Client:
-    """Return the client that *environ* and config/config.yaml describe. Raises ConfigError."""
-    return Client(Settings.load(file=from_file(), environ=environ), environ)
+    """Return the client that *environ*, the secrets file and config/config.yaml describe. Raises ConfigError."""
+    known = overlay(environ)
+    client = Client(Settings.load(file=from_file(), environ=known), environ)
+    if messages.shown(messages.Level.DEBUG):
+        token = registry(client.settings.client, known).token
+        messages.logger().debug("Headers found: %s", "Accept,Authorization" if token else "Accept")
+        messages.logger().debug("Database located at %s", client.catalog.path)
+    return client

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from sregistry import scratch
 from sregistry.errors import ImageError
 
 #: Builder → the names its program goes by, the first that is there is taken, and how to get one.
@@ -83,7 +84,7 @@ def run(
     Raises:
         ImageError: it can't be started, or it failed; the message has its last words.
     """
-    with tempfile.TemporaryFile() as errors, contextlib.ExitStack() as running:
+    with tempfile.TemporaryFile(dir=scratch.working(os.environ)) as errors, contextlib.ExitStack() as running:
         try:
             with _held_back():
                 process = subprocess.Popen(

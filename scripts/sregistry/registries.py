@@ -96,6 +96,11 @@ def rows() -> Mapping[str, Row]:
     return {**found, **_read(Path.cwd() / OWN, changed)}
 
 
+def is_own(client: str) -> bool:
+    """Tell whether a client's row is the working folder's. Raises ConfigError, as `rows`."""
+    return OWN.is_file() and client in _read(Path.cwd() / OWN, OWN.stat().st_mtime_ns)
+
+
 def owners(host: str, environ: Mapping[str, str]) -> list[Row]:
     """Return the rows whose registry is *host*, by their own names or by a variable."""
     return [row for row in rows().values() if host in row.names or host == environ.get(variable(row.client, "BASE"))]

@@ -31,6 +31,7 @@ from sregistry.body import MAX_ERROR, Part, drain, entire, range_of, ranged, rea
 from sregistry.credentials import Keyring
 from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
+from sregistry.messages import logger
 from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.pace import Pace, limit_of
 from sregistry.reference import Reference
@@ -298,7 +299,12 @@ class RegistryClient:
             if not self.settings.verify:  # requests would let REQUESTS_CA_BUNDLE go before it
                 environment["verify"] = False
             adapter = self._session.get_adapter(prepared.url)
-            return adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
+            # Never a value, and no query: signed addresses hold secrets there.
+            log, where = logger(), f"{method} {urlsplit(url).scheme}://{host_of(url)}{urlsplit(url).path}"
+            log.debug("Headers found: %s", ",".join(prepared.headers))
+            response = adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
+            log.debug("%s: %s", where, response.status_code)
+            return response
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
             raise self._unreachable(host_of(url), error) from None
 

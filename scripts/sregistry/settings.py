@@ -1,12 +1,13 @@
 """What the user set, where: the command line, the environment, the configuration file, the defaults.
 
 ```
---config, --configfile  >  environment  >  config/config.yaml  >  default
+--config, --configfile  >  environment  >  secrets file  >  config/config.yaml  >  default
 ```
 
 `Settings` are the pipeline's, `RegistrySettings` one registry's. A registry is data: its row in
-registries.yaml, with ``SREGISTRY_<CLIENT>_…`` on top. A token comes from the environment only and
-shows up nowhere else.
+registries.yaml, with ``SREGISTRY_<CLIENT>_…`` on top. The *environ* of all functions here is the
+environment with the secrets file beneath it (`secrets.overlay`). A token comes from there only and shows
+up nowhere else.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError
@@ -30,11 +32,17 @@ BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularit
 
 #: The switch that turns the check of certificates off.
 NOVERIFY = "SREGISTRY_HTTPS_NOVERIFY"
+#: No catalog, images go to the current folder. No store of layers that stays.
+DISABLE, DISABLE_CACHE = "SREGISTRY_DISABLE", "SINGULARITY_DISABLE_CACHE"
+#: The folder of large temporary files, and the file of backends' settings.
+TMPDIR, CLIENT_SECRETS = "SREGISTRY_TMPDIR", "SREGISTRY_CLIENT_SECRETS"
+#: The file of the folder that a command runs in.
+CONFIG = Path("config/config.yaml")
 
 #: The client of any host that has no row in registries.yaml.
 ANY = "oci"
 
-#: Configuration key → environment variable. SINGULARITY_CACHEDIR and the platform's pair included.
+#: Configuration key → environment variable. The platform has a pair of them, which is read as one.
 VARIABLES = {
     "client": "SREGISTRY_CLIENT",
     "storage": "SREGISTRY_STORAGE",
@@ -44,6 +52,7 @@ VARIABLES = {
     "connections": "SREGISTRY_PYTHON_THREADS",
     "docker_cmd": "SREGISTRY_DOCKER_CMD",
 }
+_PLATFORM = ("SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE")
 
 DEFAULTS: dict[str, Any] = {
     "client": "nvidia",
@@ -85,7 +94,11 @@ class RegistrySettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The pipeline's settings. `disable` means: no catalog, images go to the current folder."""
+    """The pipeline's settings.
+
+    `disable` means: no catalog, images go to the current folder; `disable_cache`: layers are kept for one run only,
+    elsewhere than in `cache`. `tmpdir` is None where nothing is said.
+    """
 
     client: str
     platform: Platform
@@ -101,6 +114,8 @@ class Settings:
     refresh: bool
     docker_cmd: bool
     disable: bool
+    disable_cache: bool
+    tmpdir: Path | None
 
     @classmethod
     def load(cls, *, given: Mapping[str, Any] | None = None, file: Mapping[str, Any] | None = None, environ: Mapping[str, str]) -> Settings:
@@ -109,13 +124,13 @@ class Settings:
         Args:
             given: keys of the command line.
             file: keys of the configuration file.
-            environ: the process's environment.
+            environ: the process's environment, with the secrets file beneath it.
 
         Raises:
             ConfigError: a bad value; the message names its key or variable.
         """
-        choice = _Choice(given or {}, file or {}, environ)
-        disable = flag(environ.get("SREGISTRY_DISABLE", ""), "SREGISTRY_DISABLE")
+        choice = Choice(given or {}, file or {}, environ)
+        disable = flag(environ.get(DISABLE, ""), DISABLE)
         return cls(
             client=choice.word("client", clients()),
             platform=choice.platform(),
@@ -131,6 +146,8 @@ class Settings:
             refresh=choice.flag("refresh"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
+            disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
+            tmpdir=folder(environ[TMPDIR], TMPDIR) if environ.get(TMPDIR) else None,
         )
 
     @property
@@ -144,78 +161,108 @@ def store_root(cache: Path) -> Path:
     return cache / "docker"
 
 
+class Place(Enum):
+    """Where a setting stands."""
+
+    COMMAND_LINE = "command line"
+    VARIABLE = "variable"
+    FILE = str(CONFIG)
+    DEFAULT = "default"
+
+
+class Found(NamedTuple):
+    """A setting as it stands there, unchecked; *name* is to blame for it: a key, or a variable."""
+
+    value: Any
+    name: str
+    place: Place
+
+
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """The three places a setting can stand in; each method returns one setting, checked."""
+class Choice:
+    """The places a setting can stand in: `find` tells which counts, each other method returns one setting, checked."""
 
     given: Mapping[str, Any]
     file: Mapping[str, Any]
     environ: Mapping[str, str]
 
-    def find(self, key: str) -> tuple[Any, str]:
-        """Return the value of *key* and the name to blame for it. Empty values count as unset."""
-        variable = VARIABLES.get(key, "")
-        for value, name in ((self.given.get(key), key), (self.environ.get(variable), variable), (self.file.get(key), key)):
+    def find(self, key: str) -> Found:
+        """Return the value of *key*, such as `storage` or `compression.level`. Empty values count as unset. Raises ConfigError."""
+        variable = " and ".join(name for name in _PLATFORM if self.environ.get(name)) if key == "platform" else VARIABLES.get(key, "")
+        for value, name, place in (
+            (_walk(self.given, key), key, Place.COMMAND_LINE),
+            (self._pair() if key == "platform" else self.environ.get(variable), variable, Place.VARIABLE),
+            (_walk(self.file, key), key, Place.FILE),
+        ):
             if value is not None and value != "":
-                return value, name
-        return DEFAULTS[key], key
+                return Found(value, name, place)
+        return Found(_walk(DEFAULTS, key), key, Place.DEFAULT)
+
+    def _pair(self) -> str:
+        """The platform's two variables are one setting; what is missing in it is the host's."""
+        os, architecture = (self.environ.get(name) for name in _PLATFORM)
+        host = Platform.host()
+        return f"{os or host.os}/{architecture or host.architecture}" if os or architecture else ""
 
     def word(self, key: str, allowed: tuple[str, ...]) -> str:
-        value, name = self.find(key)
+        value, name, _ = self.find(key)
         if value not in allowed:
             raise ConfigError(f"{name}: {value!r} is unknown", hint="one of " + ", ".join(allowed))
         return str(value)
 
     def flag(self, key: str) -> bool:
-        value, name = self.find(key)
+        value, name, _ = self.find(key)
         return flag(value, name)
 
     def count(self, key: str, digits: int = 9) -> int:
-        value, name = self.find(key)
+        value, name, _ = self.find(key)
         number = _integer(value, name, digits)
         if number < 1:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
         return number
 
     def folder(self, key: str) -> Path:
-        return self._path(*self.find(key))
+        value, name, _ = self.find(key)
+        return folder(value, name)
 
     def folders(self, key: str) -> tuple[Path, ...]:
         """A list; a variable separates them as PATH does."""
-        value, name = self.find(key)
+        value, name, _ = self.find(key)
         if isinstance(value, str):
             value = value.split(os.pathsep) if name == VARIABLES[key] else [value]
-        return tuple(self._path(item, name) for item in value if item)
-
-    @staticmethod
-    def _path(value: object, name: str) -> Path:
-        try:
-            path = Path(str(value)).expanduser()
-        except RuntimeError:
-            raise ConfigError(f"{name}: {value}: no such home folder") from None
-        if "\0" in str(path) or "\n" in str(path):
-            raise ConfigError(f"{name}: {value!r} is no folder name")
-        return Path.cwd() / path
+        return tuple(folder(item, name) for item in value if item)
 
     def platform(self) -> Platform:
-        """The pair SREGISTRY_DOCKER_OS, …_ARCHITECTURE is one setting; what is missing in it is the host's."""
-        host = Platform.host()
-        os, architecture = self.environ.get("SREGISTRY_DOCKER_OS"), self.environ.get("SREGISTRY_DOCKER_ARCHITECTURE")
-        pair = f"{os or host.os}/{architecture or host.architecture}" if os or architecture else None
-        for text, name in (
-            (self.given.get("platform"), "platform"),
-            (pair, "SREGISTRY_DOCKER_OS, SREGISTRY_DOCKER_ARCHITECTURE"),
-            (self.file.get("platform"), "platform"),
-        ):
-            if text:
-                return platform(text, name)
-        return host
+        value, name, _ = self.find("platform")
+        return platform(value, name) if value else Platform.host()
 
     def compression(self) -> Compression:
         """The keys of `compression` are settings of their own: one may be given alone."""
-        merged = {**DEFAULTS["compression"], **(self.file.get("compression") or {}), **(self.given.get("compression") or {})}
-        size = _integer(merged["block_size"], "compression.block_size")
-        return Compression.parse(codec=str(merged["codec"]), level=str(merged["level"]), block_size=size)
+        codec, level, size = (self.find(f"compression.{key}").value for key in ("codec", "level", "block_size"))
+        return Compression.parse(codec=str(codec), level=str(level), block_size=_integer(size, "compression.block_size"))
+
+
+def _walk(table: Mapping[str, Any], key: str) -> Any:
+    """Return what a dotted key stands for; None where there is nothing. Raises ConfigError: a table is none."""
+    value: Any = table
+    for part in key.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key.rpartition('.')[0]}: expected a table")
+        value = value.get(part)
+    return value
+
+
+def folder(value: object, name: str) -> Path:
+    """Return a folder's absolute path. Raises ConfigError that blames *name*."""
+    try:
+        path = Path(str(value)).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name}: {value}: no such home folder") from None
+    if "\0" in str(path) or "\n" in str(path):
+        raise ConfigError(f"{name}: {value!r} is no folder name")
+    return Path.cwd() / path
 
 
 def platform(text: str, name: str) -> Platform:
@@ -309,7 +356,7 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
     return ANY
 
 
-def from_file(path: Path = Path("config/config.yaml")) -> dict[str, Any]:
+def from_file(path: Path = CONFIG) -> dict[str, Any]:
     """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML."""
     import yaml
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sregistry import messages
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
     from sregistry.manifest import Resolved
-    from sregistry.pace import Pace
+    from sregistry.registry import RegistryClient
     from sregistry.settings import RegistrySettings
     from sregistry.store import Store
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
+        messages.set_up(os.environ)
         options.run(options)
     except SregistryError as error:
         return report(error)
@@ -48,15 +50,16 @@ def _manifest(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.manifest import resolve
     from sregistry.oci import Platform
-    from sregistry.registry import RegistryClient
+    from sregistry.secrets import overlay
     from sregistry.target import locate
 
     output: Path = options.output
     pinned = _pinned(output)
     try:
-        settings, reference = locate(options.uri, options.client, os.environ)
+        environ = overlay(os.environ)
+        settings, reference = locate(options.uri, options.client, environ)
         store = _store(options)
-        with RegistryClient(settings, pace=_pace(store, settings)) as client:
+        with _client(settings, store, environ) as client:
             resolved = resolve(client, reference, Platform.parse(options.platform), store)
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
@@ -99,13 +102,14 @@ def _layer(options: argparse.Namespace) -> None:
     from sregistry.inflate import is_estargz
     from sregistry.layer import fetch
     from sregistry.oci import Digest
-    from sregistry.registry import RegistryClient
+    from sregistry.secrets import overlay
     from sregistry.settings import registry
 
     resolved, store = _resolved(options.manifest), _store(options)
-    settings = registry(resolved.client, os.environ, fallback=resolved.registry)
+    environ = overlay(os.environ)
+    settings = registry(resolved.client, environ, fallback=resolved.registry)
     layer = resolved.layer(Digest(options.digest))
-    with RegistryClient(settings, pace=_pace(store, settings)) as client:
+    with _client(settings, store, environ) as client:
         made = fetch(client, resolved.reference, layer, store, connections=options.connections)
     with Path(made["holds"][0]["path"]).open("rb") as file:
         estargz = is_estargz(file)
@@ -212,16 +216,15 @@ def _image(options: argparse.Namespace) -> None:
 
         made = build(sandbox, **wanted)
     else:
-        from sregistry import builders
+        from sregistry import builders, scratch
         from sregistry.cores import usable
 
-        scratch = os.environ.get("SREGISTRY_TMPDIR")
         made = builders.build(
             sandbox,
             builder=options.builder,
             level=options.level,
             threads=min(options.threads, usable()),
-            scratch=Path(scratch).expanduser() if scratch else None,
+            scratch=scratch.working(os.environ),
             **wanted,
         )
         if made["lost"]:
@@ -284,10 +287,12 @@ def _store(options: argparse.Namespace) -> Store:
     return Store(store_root(options.cache), options.cache_from)
 
 
-def _pace(store: Store, settings: RegistrySettings) -> Pace:
+def _client(settings: RegistrySettings, store: Store, environ: Mapping[str, str]) -> RegistryClient:
+    from sregistry.credentials import Keyring
     from sregistry.pace import Pace
+    from sregistry.registry import RegistryClient
 
-    return Pace(store, settings.base, settings.rate)
+    return RegistryClient(settings, pace=Pace(store, settings.base, settings.rate), keyring=Keyring(settings, environ))
 
 
 def _compression(options: argparse.Namespace) -> Compression:

@@ -3,6 +3,7 @@
 
 import atexit
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,7 +22,7 @@ def refuse(line, code=2):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, program, receipt, upkeep
+    from sregistry import __version__, config as configuration, cores, messages, program, receipt, scratch, secrets, upkeep
     from sregistry.errors import SregistryError
     from sregistry.store import Store
 except ImportError as error:
@@ -30,8 +31,10 @@ except ImportError as error:
 
 @functools.cache
 def hold_store():
-    """Keep what this run uses from being cleaned away until this process ends."""
+    """Keep what this run uses from being cleaned away until this process ends, and a cache for this run no longer than that."""
     held = contextlib.ExitStack()
+    if SETTINGS.disable_cache and workflow.is_main_process:
+        held.enter_context(scratch.temporary(SETTINGS.cache))
     held.enter_context(upkeep.session(Store(SETTINGS.store)))
     atexit.register(held.close)
 
@@ -49,24 +52,29 @@ RESULTS = "results"
 shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace("{", "{{").replace("}", "}}"))
 
 try:
+    messages.set_up(os.environ)
     SETTINGS, _targets = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
         schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
-        environ=os.environ,
+        environ=secrets.overlay(os.environ),
     )
     TARGETS = {target.key: target for target in _targets}
     COMPRESSION = SETTINGS.compression
     # One gathering checkpoint a set of images: different sets run side by side in one directory.
     BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
+    if SETTINGS.disable_cache:
+        SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, Path(RESULTS), BATCH))
     if workflow.is_main_process:
         for line in configuration.warnings(SETTINGS, _targets, os.environ):
-            print(f"warning: {line}", file=sys.stderr)
+            if messages.shown(messages.Level.WARNING):
+                print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
         if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
-        if TARGETS and SETTINGS.store.is_dir():
+        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
+        if TARGETS and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
             hold_store()
         receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
 except SregistryError as error:

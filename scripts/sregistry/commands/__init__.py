@@ -23,6 +23,8 @@ VERBS = (
     "get",
     "shell",
     "login_check",
+    "backend",
+    "config",
     "store",
     "serve",
     "completion",

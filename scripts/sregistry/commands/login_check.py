@@ -29,10 +29,12 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print what would be sent, names only, and what the registry says to it; a refusal is an error."""
     from sregistry.login import check
+    from sregistry.secrets import overlay
     from sregistry.settings import Settings, from_file
 
-    client = Settings.load(file=from_file(), environ=os.environ).client
-    found = check(options.registry or client, client, os.environ)
+    environ = overlay(os.environ)
+    client = Settings.load(file=from_file(), environ=environ).client
+    found = check(options.registry or client, client, environ)
     print(json.dumps(found.json(), indent=4) if options.json else "\n".join(found.lines()))
     if found.error:
         sys.stdout.flush()

@@ -42,10 +42,11 @@ def register(commands: Commands) -> None:
 
 
 def _store(options: argparse.Namespace) -> Store:
+    from sregistry.secrets import overlay
     from sregistry.settings import Settings, from_file, store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache) if options.cache else Settings.load(file=from_file(), environ=os.environ).store)
+    return Store(store_root(options.cache) if options.cache else Settings.load(file=from_file(), environ=overlay(os.environ)).store)
 
 
 def _check(options: argparse.Namespace) -> int:
