@@ -21,7 +21,7 @@ def refuse(line, code=2):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, program, receipt, upkeep
+    from sregistry import __version__, config as configuration, cores, program, pulse, receipt, upkeep
     from sregistry.errors import SregistryError
     from sregistry.store import Store
 except ImportError as error:
@@ -30,7 +30,9 @@ except ImportError as error:
 
 @functools.cache
 def hold_store():
-    """Keep what this run uses from being cleaned away until this process ends."""
+    """Keep what this run uses from being cleaned away until this process ends; `sregistry pull` does so itself."""
+    if os.environ.get(pulse.VARIABLE):
+        return
     held = contextlib.ExitStack()
     held.enter_context(upkeep.session(Store(SETTINGS.store)))
     atexit.register(held.close)
