@@ -356,6 +356,7 @@ class _Engine:
         output = OutputSettings(quiet={Quietness.ALL}, enable_file_logging=False)
         with SnakemakeApi(output) as api:
             logger.addHandler(Complaints())
+            logger.propagate = False
             flow = api.workflow(
                 snakefile=workflow() / "Snakefile",
                 workdir=self._state,

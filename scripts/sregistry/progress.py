@@ -137,8 +137,9 @@ class Tracker:
         self._results, self._variant, self._store, self._folder, self._clock = results, variant, store, folder, clock
         self._keys = tuple(keys)
         self._seen: dict[str, tuple[int, bytes]] = {}
-        # What there is nothing to be done for, or has been read.
-        self._known = {key: self._manifest(key) for key in self._keys if (results / key / "image.json").exists()}
+        self._read: dict[str, bytes] = {}
+        # As long as it means the same, there is nothing to be done for an image that is made.
+        self._made = {key: self._manifest(key) for key in self._keys if (results / key / "image.json").exists()}
         self._layers: dict[str, LayerView] = {}
         self._said = 0
         self._fetching, self._exploding, self._working = Rate(), Rate(), Rate()
@@ -148,7 +149,7 @@ class Tracker:
         now = self._clock()
         said, lines = self._heard(), []
         for key in self._keys:
-            self._read(key)
+            self._resolve(key)
         for layer in self._layers.values():
             if layer.step is not Step.DONE:
                 lines += self._step(layer)
@@ -170,12 +171,12 @@ class Tracker:
             return b""
         return self._seen[key][1]
 
-    def _read(self, key: str) -> None:
+    def _resolve(self, key: str) -> None:
         """Note an image's layers, unless the image is made already and means the same."""
         data = self._manifest(key)
-        if data == self._known.get(key, b""):
+        if data in (b"", self._made.get(key), self._read.get(key)):
             return
-        self._known[key] = data
+        self._read[key] = data
         try:
             value = json.loads(data)
             for item in value.get("layers", ()):
@@ -273,10 +274,16 @@ class Lines(Silent):
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(stream)
         self._clock = clock
-        self._last = clock()
+        self._begun = self._last = clock()
+        self._view = View()
+
+    def __exit__(self, *_: object) -> None:
+        if self._view.layers:
+            self.say(total(self._view, self._clock() - self._begun))
 
     def show(self, view: View) -> None:
         """Print what is new."""
+        self._view = view
         for line in view.lines:
             self.say(line)
         now = self._clock()
@@ -300,6 +307,11 @@ def summary(view: View) -> str:
     elif view.left is not None:
         words.append(f"{span(view.left)} left")
     return ", ".join(words)
+
+
+def total(view: View, seconds: float) -> str:
+    """Say what came of it all."""
+    return f"[{view.done}/{len(view.layers)}] {view.total / 1e6:,.1f} MB of layers in {span(seconds)}"
 
 
 def span(seconds: float) -> str:
@@ -332,6 +344,8 @@ class Bars:
             auto_refresh=False,
             transient=True,
         )
+        self._begun = time.monotonic()
+        self._view = View()
         self._all: TaskID | None = None
         self._tasks: dict[Digest, TaskID] = {}
 
@@ -341,12 +355,15 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        if self._view.layers:
+            self.say(total(self._view, time.monotonic() - self._begun))
 
     def show(self, view: View) -> None:
         """Draw it all anew."""
         for line in view.lines:
-            if not line.startswith(("layer ", "explode ")):  # the bars have said so
+            if not line.startswith(("layer ", "explode ", "image ")):  # the bars have said so
                 self.say(line)
+        self._view = view
         if view.layers:
             self._show_all(view)
         active = [layer for layer in view.layers if layer.step in (Step.FETCHING, Step.EXPLODING)]
