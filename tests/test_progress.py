@@ -135,9 +135,7 @@ def test_rate(points: list[tuple[float, float]], expected: float) -> None:
     assert found[-1] == expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str
-)
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str)
 def test_span(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
@@ -154,8 +152,17 @@ def test_lines_come_at_intervals(work: Work) -> None:
     assert stream.getvalue().splitlines() == [
         "[0/2] 400.0 of 4,000.0 MB fetched, 42.9 MB/s, 0.0 MB exploded, 2:57 left",
         "[0/2] 1,000.0 of 4,000.0 MB fetched, 71.4 MB/s, 0.0 MB exploded, 1:38 left",
-        "[0/2] 4,000.0 MB of layers in 0:22",
     ]
+
+
+def test_the_end_is_told_if_it_is_one(work: Work) -> None:
+    work.resolve()
+    for done in (A, B):
+        stream = io.StringIO()
+        work.write(f"explode/{done}.{VARIANT}.json", {})
+        with Lines(stream, work.clock) as lines:
+            lines.show(work.tracker().look())
+        assert stream.getvalue() == ("[2/2] 0.0 MB of layers in 0:00\n" if done == B else "")
 
 
 def test_silence_keeps_warnings() -> None:

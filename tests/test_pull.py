@@ -29,7 +29,8 @@ from sregistry.store import Store
 from tests.images import Layout, layer
 from tests.tarball import directory, file
 
-COMMAND = (sys.executable, "-m", "sregistry.cli")
+# SIGINT is ignored where a shell has started the tests in the background.
+COMMAND = ("env", "--default-signal=INT", sys.executable, "-m", "sregistry.cli")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -422,6 +423,7 @@ def test_a_log_says_now_and_then_how_far_it_is(slow: Place, monkeypatch: pytest.
     assert re.search(r"^explode sha256:[0-9a-f]{12}: 0\.6 MB in \d\.\d s, .* [kM]B/s$", err, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Snakemake's own files
 def test_the_client(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place.work)
     client = place.client()

@@ -100,6 +100,11 @@ class View:
         return sum(layer.step is Step.DONE for layer in self.layers)
 
     @property
+    def whole(self) -> bool:
+        """Whether there were layers, and all are ready."""
+        return 0 < len(self.layers) == self.done
+
+    @property
     def total(self) -> int:
         """Bytes of all layers."""
         return sum(layer.known for layer in self.layers)
@@ -277,8 +282,8 @@ class Lines(Silent):
         self._begun = self._last = clock()
         self._view = View()
 
-    def __exit__(self, *_: object) -> None:
-        if self._view.layers:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._view.whole:
             self.say(total(self._view, self._clock() - self._begun))
 
     def show(self, view: View) -> None:
@@ -353,9 +358,9 @@ class Bars:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.stop()
-        if self._view.layers:
+        if kind is None and self._view.whole:
             self.say(total(self._view, time.monotonic() - self._begun))
 
     def show(self, view: View) -> None:
