@@ -37,7 +37,7 @@ from sregistry.lease import lease
 from sregistry.manifest import Resolved
 from sregistry.progress import LOOK, Display, Tracker
 from sregistry.registries import OWN
-from sregistry.settings import Settings
+from sregistry.settings import Settings, flag
 from sregistry.store import Store
 from sregistry.target import Target, targets
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 #: How many state folders are kept, and for how many seconds after their last use.
 KEPT, FORGOTTEN = 32, 30 * 86_400
+#: The switch that `no_cache` stands for; the jobs are given a cache, so it is none of their business.
+DISABLE_CACHE = "SINGULARITY_DISABLE_CACHE"
 #: Seconds that jobs have to end by themselves: a terminal's Ctrl-C reaches them, too.
 _GRACE = 0.5
 #: Variables that name files or folders, seen from where the user is.
@@ -96,10 +98,11 @@ def run(
     Raises:
         UsageError: entries or settings are wrong. ImageError: a builder's program is missing.
         StoreError: the state can't be written.
-        KeyboardInterrupt: after the jobs have ended.
+        KeyboardInterrupt, or what else comes in between: after the jobs have ended.
     """
     made = targets(list(entries), settings, environ)
     program.find(settings.builder)
+    no_cache = no_cache or flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_returning())
         display = stack.enter_context(shown)
@@ -119,7 +122,7 @@ def run(
         tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
         _forget_records(state, made, settings)
         before = {target.key: _time(state, target, settings) for target in made}
-        stack.enter_context(_environment({**environ, **_absolute(environ), pulse.VARIABLE: str(folder)}))
+        stack.enter_context(_environment({**environ, **_absolute(environ), DISABLE_CACHE: "", pulse.VARIABLE: str(folder)}))
         engine = _Engine(state, _config(entries, settings), force=force)
         try:
             engine.start()
@@ -127,7 +130,7 @@ def run(
                 if engine.scheduling:
                     display.show(tracker.look())
             display.show(tracker.look())
-        except KeyboardInterrupt:
+        except BaseException:
             engine.stop()
             raise
         found = [_outcome(state, target, settings, before[target.key], engine) for target in made]

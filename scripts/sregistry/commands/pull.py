@@ -31,8 +31,12 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pull; what was made is told on stdout, what could not be made on stderr."""
+    import signal
+
     from sregistry.progress import display
 
+    # So that the jobs are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     outcomes = open_client(options).pull_each(
         options.uri,
         name=options.name,
