@@ -133,6 +133,10 @@ def test_one_image(place: Place) -> None:
     assert sorted(first.rules) == sorted(ALL)
     assert "[container][new] demo/tiny:1\n" in first.text
     assert f"Success! {place.images}/demo-tiny:1.sif" in first.text
+    for stage in ("layer", "explode"):
+        assert re.search(rf"^{stage} sha256:[0-9a-f]{{12}}: \d+\.\d kB in \d+\.\d s, .*B/s$", first.text, re.MULTILINE)
+    assert re.search(rf"^image demo/tiny:1: .*B/s, {place.images}/demo-tiny:1.sif$", first.text, re.MULTILINE)
+    assert "reason:" not in first.text and "benchmark:" not in first.text
     assert place.names() == ["demo-tiny:1.sif"]
     assert place.uris() == ["demo/tiny:1"]
     second = place.run("uri=demo/tiny:1")
