@@ -93,7 +93,7 @@ def test_threads_and_memory_do_not_show_in_what_the_stage_makes(tmp_path: Path) 
         store = Store(folder / "docker")
         blob, diff_id = fill(store, mixed())
         holds = [{"path": str(store.blob(blob))}]
-        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "diff_id": str(diff_id), "holds": holds}))
+        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "size": 1, "diff_id": str(diff_id), "holds": holds}))
         command = [sys.executable, "-m", "sregistry.stage", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
         more = ["--level", "default", "--block-size", str(BLOCK), "--threads", str(threads), "--output", "explode.json"]
         environ = {**os.environ, "MALLOC_PERTURB_": perturb}

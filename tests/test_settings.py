@@ -68,6 +68,7 @@ def test_without_a_catalog_images_go_to_the_current_folder(tmp_path: Path, monke
     settings = load(SREGISTRY_DISABLE="yes", SREGISTRY_STORAGE="/elsewhere")
     assert settings.disable
     assert settings.storage == tmp_path
+    assert load({"storage": "/given"}, SREGISTRY_DISABLE="yes").storage == Path("/given")
 
 
 @pytest.mark.parametrize("word", ["yes", "YES", "true", "True", "t", "1", "y", " y "])

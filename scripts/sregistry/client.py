@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 from sregistry import messages
 from sregistry.catalog import Catalog, Record
-from sregistry.errors import CatalogError
+from sregistry.errors import CatalogError, PullError, UsageError
 from sregistry.secrets import overlay
 from sregistry.settings import Settings, from_file, registry
+
+if TYPE_CHECKING:
+    from sregistry.pipeline import Outcome
+    from sregistry.progress import Display
 
 
 class Container(Record):
@@ -68,6 +72,76 @@ class Client:
         """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference."""
         meant = registry(self.settings.client, overlay(self._environ))
         return Container.of(self.catalog.find(uri, registry=meant.base, collection=meant.collection), self.catalog)
+
+    def pull(
+        self,
+        uris: str | Sequence[str],
+        *,
+        name: str | None = None,
+        force: bool = False,
+        no_cache: bool = False,
+        platform: str | None = None,
+        format: str | None = None,
+        refresh: bool = True,
+        progress: Display | None = None,
+    ) -> Container | list[Container]:
+        """Have images built and recorded. The registry is asked what the tags mean now; what is there already is not built again.
+
+        Args:
+            uris: one, or several, which share layers and are made at once.
+            name: of the file, for one image.
+            force: build again what is there.
+            no_cache: keep no layers.
+            platform: os/architecture[/variant].
+            format: sif, simg or sandbox.
+            refresh: else what a tag meant the last time still counts.
+            progress: shows how far it is, such as `progress.display()`; nothing does by default.
+
+        Returns:
+            The record of one, or a list for several, in their order.
+
+        Raises:
+            PullError: some could not be made; `errors` says why, `pulled` holds those that were.
+            UsageError: a reference or a setting is wrong.
+        """
+        asked = [uris] if isinstance(uris, str) else list(uris)
+        outcomes = self.pull_each(
+            asked, name=name, force=force, no_cache=no_cache, platform=platform, format=format, refresh=refresh, progress=progress
+        )
+        made = [Container.of(outcome.record, self.catalog) for outcome in outcomes if outcome.record]
+        errors = [error for outcome in outcomes for error in outcome.errors]
+        if errors:
+            raise PullError(errors, pulled=made)
+        return made[0] if isinstance(uris, str) else made
+
+    def pull_each(
+        self,
+        uris: Sequence[str],
+        *,
+        name: str | None = None,
+        force: bool = False,
+        no_cache: bool = False,
+        platform: str | None = None,
+        format: str | None = None,
+        refresh: bool = True,
+        progress: Display | None = None,
+    ) -> list[Outcome]:
+        """As `pull`, but return what became of each image, failures too."""
+        from sregistry import pipeline
+        from sregistry.progress import Silent
+
+        if name is not None and len(uris) != 1:
+            raise UsageError("a name is for one image", hint="pull the others by themselves")
+        given = {"name": name, "platform": platform, "format": format}
+        entry = {key: value for key, value in given.items() if value is not None}
+        return pipeline.run(
+            [{"uri": uri, **entry} for uri in uris],
+            replace(self.settings, refresh=refresh),
+            environ=self._environ,
+            force=force,
+            no_cache=no_cache,
+            shown=progress or Silent(sys.stderr),
+        )
 
     def locate(self, uri: str) -> str:
         """Return the path of a local image, the address of a remote one. Raises CatalogError: none, or its file is gone."""

@@ -14,7 +14,8 @@ SregistryError            exit 1; `message` says what and where, `hint` what to 
 ├── LayerError            a tar stream or its compression that can't be read
 ├── StoreError            the store can't be read or written
 ├── ImageError            an image that can't be assembled or published
-└── CatalogError          the database of records
+├── CatalogError          the database of records
+└── PullError             images that could not be made, each for a reason of its own
 ```
 
 Code raises low, with a hint; only the command line prints and exits.
@@ -25,6 +26,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable, Sequence
 
 
 class SregistryError(Exception):
@@ -95,6 +97,15 @@ class ImageError(SregistryError):
 
 class CatalogError(SregistryError):
     """The database of records can't be read or written."""
+
+
+class PullError(SregistryError):
+    """Images could not be made: `errors` has a line for each reason, `pulled` what was made beside them."""
+
+    def __init__(self, errors: Iterable[str], pulled: Sequence[object] = ()) -> None:
+        self.errors = tuple(dict.fromkeys(errors))
+        self.pulled = list(pulled)
+        super().__init__("; ".join(self.errors))
 
 
 _HINTS = {

@@ -31,6 +31,7 @@ from sregistry.errors import DigestMismatch, LayerError, StoreError, from_oserro
 from sregistry.index import RAW, Index, check
 from sregistry.inflate import inflate
 from sregistry.oci import Digest
+from sregistry.pulse import beating
 from sregistry.store import Store
 from sregistry.tar import Kind, Piece, TarReader
 
@@ -73,7 +74,7 @@ def explode(
     @contextlib.contextmanager
     def reading() -> Iterator[IO[bytes]]:
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, beating(f"explode-{blob.algorithm}-{blob.hex}", file):
                 yield file
         except OSError as error:
             raise from_oserror(error, StoreError, f"can't explode {name}:") from error

@@ -137,7 +137,7 @@ class Settings:
             format=choice.word("format", tuple(FORMATS)),
             compression=choice.compression(),
             builder=choice.word("builder", tuple(BUILDERS)),
-            storage=Path.cwd() if disable else choice.folder("storage"),
+            storage=Path.cwd() if disable and not choice.given.get("storage") else choice.folder("storage"),
             database=choice.folder("database"),
             cache=choice.folder("cache"),
             cache_from=choice.folders("cache_from"),

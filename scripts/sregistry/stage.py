@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry import messages
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
+from sregistry.pulse import say
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
@@ -109,11 +111,16 @@ def _layer(options: argparse.Namespace) -> None:
     environ = overlay(os.environ)
     settings = registry(resolved.client, environ, fallback=resolved.registry)
     layer = resolved.layer(Digest(options.digest))
+    was = store.has(layer.blob.digest, layer.blob.size)
+    start = time.monotonic()
     with _client(settings, store, environ) as client:
         made = fetch(client, resolved.reference, layer, store, connections=options.connections)
-    with Path(made["holds"][0]["path"]).open("rb") as file:
+    path = Path(made["holds"][0]["path"])
+    with path.open("rb") as file:
         estargz = is_estargz(file)
     receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
+    there = was or store.root not in path.parents
+    say(f"layer {_short(options.digest)}: {_amount(made['size']) + ', there already' if there else _rated(made['size'], start)}")
 
 
 def _explode(options: argparse.Namespace) -> None:
@@ -128,9 +135,13 @@ def _explode(options: argparse.Namespace) -> None:
     diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
     threads = min(options.threads, usable())
     path = Path(layer["holds"][0]["path"])
-    made = explode(store, Digest(layer["digest"]), diff_id, _compression(options), threads, path=path, limit=options.limit)
+    compression = _compression(options)
+    there = diff_id is not None and store.find_exploded(compression.variant, diff_id) is not None
+    start = time.monotonic()
+    made = explode(store, Digest(layer["digest"]), diff_id, compression, threads, path=path, limit=options.limit)
     kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
+    say(f"explode {_short(layer['digest'])}: {_amount(layer['size']) + ', there already' if there else _rated(layer['size'], start)}")
 
 
 def _metadata(options: argparse.Namespace) -> None:
@@ -191,8 +202,11 @@ def _image(options: argparse.Namespace) -> None:
     from sregistry.sandbox import Sandbox
 
     resolved = _resolved(options.manifest)
+    start = time.monotonic()
     if resolved.kind == SIF:
-        receipt.write(options.output, {**_taken(options, resolved), "holds": [receipt.hold(options.target)]})
+        made = _taken(options, resolved)
+        receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+        say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
         return
     if options.metadata is None or options.sandbox is None:
         raise UsageError(f"{resolved.uri} is made of layers: --metadata and --sandbox are needed")
@@ -228,8 +242,9 @@ def _image(options: argparse.Namespace) -> None:
             **wanted,
         )
         if made["lost"]:
-            print(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
+            say(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
     receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+    say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
 
 
 def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
@@ -262,8 +277,24 @@ def _catalog(options: argparse.Namespace) -> None:
     catalog = Catalog(options.database)
     kept, new = catalog.add(record(resolved, image, now=datetime.now(UTC)))
     held = {"path": str(catalog.path), "size": None}
-    receipt.write(options.output, {"id": kept.id, "uri": kept.uri, "version": kept.version, "holds": [held, *image["holds"]]})
-    print(f"[container][{'new' if new else 'update'}] {kept.uri}\nSuccess! {kept.image}")
+    receipt.write(options.output, {"id": kept.id, "uri": kept.uri, "new": new, "version": kept.version, "holds": [held, *image["holds"]]})
+    say(f"[container][{'new' if new else 'update'}] {kept.uri}\nSuccess! {kept.image}")
+
+
+def _short(digest: str) -> str:
+    """Cut a digest as people do, to twelve digits."""
+    algorithm, _, digits = digest.partition(":")
+    return f"{algorithm}:{digits[:12]}"
+
+
+def _amount(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
+def _rated(size: int, start: float) -> str:
+    """Say a size, the time since *start*, and the rate that both make."""
+    seconds = max(time.monotonic() - start, 1e-3)
+    return f"{_amount(size)} in {seconds:.1f} s, {_amount(size / seconds)}/s"
 
 
 def _resolved(path: Path) -> Resolved:

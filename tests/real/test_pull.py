@@ -91,7 +91,7 @@ def test_variants_of_one_image_share_a_store(pipeline: Pipeline, unpacked: Unpac
 
 def _rules(result: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the rules of the jobs that ran, without `all`."""
-    return [rule for rule in re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", result.stderr, re.MULTILINE) if rule != "all"]
+    return [rule for rule in re.findall(r"^Job \d+: (\w+)", result.stderr, re.MULTILINE) if rule != "all"]
 
 
 def _stamps(store: Path) -> dict[Path, tuple[int, int]]:

@@ -16,6 +16,8 @@ rule catalog:
     params:
         version=VERSION,
         database=str(SETTINGS.database),
+    message:
+        "catalog {wildcards.image}"
     shell:
         "python3 -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
         " --output {output:q} 2> {log:q}"

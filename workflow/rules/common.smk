@@ -22,7 +22,7 @@ def refuse(line, code=2):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, messages, program, receipt, scratch, secrets, upkeep
+    from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.errors import SregistryError
     from sregistry.store import Store
 except ImportError as error:
@@ -31,7 +31,12 @@ except ImportError as error:
 
 @functools.cache
 def hold_store():
-    """Keep what this run uses from being cleaned away until this process ends, and a cache for this run no longer than that."""
+    """Keep what this run uses from being cleaned away until this process ends, and a cache for this run no longer than that.
+
+    `sregistry pull` does both itself.
+    """
+    if os.environ.get(pulse.VARIABLE):
+        return
     held = contextlib.ExitStack()
     if SETTINGS.disable_cache and workflow.is_main_process:
         held.enter_context(scratch.temporary(SETTINGS.cache))

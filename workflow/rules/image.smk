@@ -21,6 +21,8 @@ rule image:
         target=of("path"),
         builder=SETTINGS.builder,
         level=COMPRESSION.level,
+    message:
+        "image {params.target}, threads: {threads}"
     shell:
         "python3 -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q}"
         " --builder {params.builder:q} --level {params.level:q} --threads {threads} --output {output:q} 2> {log:q}"

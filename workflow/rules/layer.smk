@@ -23,6 +23,8 @@ rule layer:
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
+    message:
+        "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
         "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
         " --connections {resources.network} --output {output:q} 2> {log:q}"
@@ -48,6 +50,8 @@ rule explode:
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,
         limit=LAYER_LIMIT,
+    message:
+        "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
         "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"

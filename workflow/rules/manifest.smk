@@ -23,6 +23,8 @@ rule manifest:
         platform=of("platform"),
         cache=CACHE,
         cache_from=CACHE_FROM,
+    message:
+        "manifest {params.uri}"
     shell:
         "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
         " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
@@ -42,5 +44,7 @@ checkpoint manifests:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
+    message:
+        "manifests {output}"
     shell:
         "python3 -m sregistry.stage manifests {input:q} --output {output:q} 2> {log:q}"

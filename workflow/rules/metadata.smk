@@ -22,6 +22,8 @@ rule metadata:
         level=COMPRESSION.level,
         block_size=COMPRESSION.block_size,
         docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
+    message:
+        "metadata {wildcards.image}"
     shell:
         "python3 -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"

@@ -16,6 +16,8 @@ rule sandbox:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
+    message:
+        "sandbox {wildcards.image}"
     shell:
         "python3 -m sregistry.stage sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
         " {input.layers:q} 2> {log:q}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: In the order of the help.
 VERBS = (
+    "pull",
     "images",
     "inspect",
     "get",

@@ -1,0 +1,458 @@
+"""The pipeline from within: the same Snakefile, run by Snakemake's API, as `sregistry pull` does.
+
+```
+images, settings ─▶ key ─▶ <state>/pulls/<key>/ {results, logs, .snakemake}   under a lease: one pull of the same at a time
+                           └ Snakemake, in a thread ─▶ jobs ─▶ receipts, logs ─▶ [Outcome]
+```
+
+The state folder is the user's own, whatever the cache is: `$XDG_STATE_HOME/sregistry`, by default
+`~/.local/state/sregistry`. What is in it only saves work; folders that nobody used for long are removed.
+
+While a run lasts, the process works in the state folder and has the run's environment: both are the process's,
+so one run at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from signal import SIGTERM
+from typing import TYPE_CHECKING, Any
+
+from sregistry import __version__, cores, messages, program, pulse, receipt, scratch, upkeep
+from sregistry.catalog import Catalog, Record, record
+from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
+from sregistry.lease import lease
+from sregistry.manifest import Resolved
+from sregistry.progress import LOOK, Display, Tracker
+from sregistry.registries import OWN
+from sregistry.secrets import overlay
+from sregistry.settings import DISABLE_CACHE, Settings, flag
+from sregistry.store import Store
+from sregistry.target import Target, targets
+
+if TYPE_CHECKING:
+    from snakemake.api import DAGApi
+
+#: How many state folders are kept, and for how many seconds after their last use.
+KEPT, FORGOTTEN = 32, 30 * 86_400
+#: Seconds that jobs have to end by themselves: a terminal's Ctrl-C reaches them, too.
+_GRACE = 0.5
+#: Variables that name files or folders, seen from where the user is.
+_PATHS = (
+    *("SREGISTRY_TMPDIR", "SREGISTRY_CLIENT_SECRETS", "SREGISTRY_DOCKERHUB_SECRETS", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"),
+    *("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "TMPDIR"),
+)
+#: Where a line of a log says what went wrong.
+_ERROR = re.compile(r"^error: (.*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one image.
+
+    `record` is what the catalog has of it, None if it failed, and `errors` say why; `change` is "new" or
+    "update", None if there was nothing to do.
+    """
+
+    target: Target
+    record: Record | None
+    change: str | None
+    errors: tuple[str, ...] = ()
+
+
+def run(
+    entries: Sequence[Mapping[str, Any]],
+    settings: Settings,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    force: bool = False,
+    no_cache: bool = False,
+    shown: Display,
+) -> list[Outcome]:
+    """Have images made and recorded.
+
+    Args:
+        entries: as the key `images` of the configuration.
+        settings: of the caller, paths absolute.
+        environ: for the jobs; tokens come from here.
+        force: build images again that are there.
+        no_cache: keep layers in a temporary folder, for as long as this lasts.
+        shown: is told how far it is.
+
+    Returns:
+        One a target, in the order of the entries.
+
+    Raises:
+        UsageError: entries or settings are wrong. ImageError: a builder's program is missing.
+        StoreError: the state can't be written.
+        KeyboardInterrupt, or what else comes in between: after the jobs have ended.
+    """
+    merged = overlay(environ)
+    made = targets(list(entries), settings, merged)
+    program.find(settings.builder)
+    no_cache = no_cache or flag(merged.get(DISABLE_CACHE, ""), DISABLE_CACHE)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_returning())
+        display = stack.enter_context(shown)
+        state = stack.enter_context(_state(_key(entries, settings, no_cache=no_cache), environ, display.say))
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sregistry-pulse-", ignore_cleanup_errors=True)))
+            if no_cache:
+                cache = tempfile.TemporaryDirectory(prefix="sregistry-cache-", dir=scratch.working(environ), ignore_cleanup_errors=True)
+                settings = replace(settings, cache=Path(stack.enter_context(cache)).absolute())
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't make a temporary folder") from error
+        store = Store(settings.store)
+        stack.enter_context(upkeep.session(store))
+        tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
+        _forget_records(state, made, settings)
+        before = {target.key: _time(state, target, settings) for target in made}
+        stack.enter_context(
+            _environment({**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", pulse.VARIABLE: str(folder)})
+        )
+        engine = _Engine(state, _config(entries, settings), force=force)
+        try:
+            engine.start()
+            while not engine.wait(LOOK):
+                if engine.scheduling:
+                    display.show(tracker.look())
+            display.show(tracker.look())
+        except BaseException:
+            engine.stop()
+            raise
+        found = [_outcome(state, target, settings, before[target.key], engine) for target in made]
+        if engine.failed and not any(outcome.errors for outcome in found):
+            found = [replace(outcome, record=None, errors=(f"{outcome.target.uri}: {engine.complaint()}",)) for outcome in found]
+        return found
+
+
+# -- the state folder
+
+
+def _root(environ: Mapping[str, str]) -> Path:
+    """Return where state folders are (XDG Base Directory Specification: what is not absolute does not count)."""
+    named = environ.get("XDG_STATE_HOME", "")
+    try:
+        return (Path(named) if os.path.isabs(named) else Path("~/.local/state").expanduser()) / "sregistry" / "pulls"
+    except RuntimeError:
+        raise ConfigError("no home folder", hint="set XDG_STATE_HOME") from None
+
+
+def _key(entries: Sequence[Mapping[str, Any]], settings: Settings, *, no_cache: bool) -> str:
+    """Name what is asked for, and how: whatever makes a difference to a receipt."""
+    config = {key: value for key, value in _config(entries, settings).items() if key not in ("connections", "layer_limit", "refresh")}
+    if no_cache:
+        config["cache"] = None
+    config["images"] = sorted(json.dumps(dict(entry), sort_keys=True) for entry in entries)
+    own = OWN.read_text(errors="replace") if OWN.is_file() else ""
+    text = json.dumps([__version__, config, settings.disable, own], sort_keys=True)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:20]
+
+
+@contextlib.contextmanager
+def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -> Iterator[Path]:
+    """Hold the state folder *key*; old ones are removed afterwards."""
+    root = _root(environ)
+    state = root / key
+    own = OWN.read_bytes() if OWN.is_file() else None
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not stack.enter_context(lease(root / f"{key}.lock", wait=False)):
+                say("waiting for another pull of the same")
+                stack.enter_context(lease(root / f"{key}.lock"))
+            (state / OWN.parent).mkdir(parents=True, exist_ok=True)
+            if own is not None:
+                (state / OWN).write_bytes(own)
+            shutil.rmtree(state / "logs", ignore_errors=True)
+            os.utime(state)
+        except OSError as error:
+            problem = from_oserror(error, StoreError, "can't keep the state of a pull:")
+            problem.hint = "set XDG_STATE_HOME to a folder that you can write"
+            raise problem from error
+        yield state
+        for name in ("benchmarks", ".snakemake/log", ".snakemake/locks"):
+            shutil.rmtree(state / name, ignore_errors=True)
+        for index in (state / "results").glob("*/sandbox.index"):  # as large as the image has files, and soon made again
+            if (index.parent / "image.json").exists():
+                index.unlink(missing_ok=True)
+    _prune(root, key)
+
+
+def _prune(root: Path, key: str) -> None:
+    """Remove state folders that nobody used for long, and those beyond the number that is kept; *key* stays."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in root.iterdir():
+            if path.is_dir() and path.name != key:
+                found.append((path.stat().st_mtime, path))
+    found.sort(reverse=True)
+    now = time.time()
+    for number, (used, path) in enumerate(found, 1):
+        if number >= KEPT or now - used > FORGOTTEN:
+            with contextlib.suppress(OSError), lease(root / f"{path.name}.lock", wait=False) as held:
+                if held:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+# -- what Snakemake is given
+
+
+def _config(entries: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, Any]:
+    """Return all settings as keys of the configuration: nothing is left to the environment or a file."""
+    compression = settings.compression
+    return {
+        "images": [dict(entry) for entry in entries],
+        "client": settings.client,
+        "platform": str(settings.platform),
+        "format": settings.format,
+        "compression": {"codec": compression.codec.name.lower(), "level": compression.level, "block_size": compression.block_size},
+        "builder": settings.builder,
+        "storage": str(settings.storage),
+        "database": str(settings.database),
+        "cache": str(settings.cache),
+        "cache_from": [str(folder) for folder in settings.cache_from],
+        "connections": settings.connections,
+        "layer_limit": settings.layer_limit,
+        "refresh": settings.refresh,
+        "docker_cmd": settings.docker_cmd,
+    }
+
+
+def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that name a place seen from here, as seen from anywhere."""
+    named = {name: environ[name] for name in _PATHS if environ.get(name)}
+    return {name: str(Path.cwd() / path) for name, path in named.items() if not path.startswith(("/", "~"))}
+
+
+@contextlib.contextmanager
+def _returning() -> Iterator[None]:
+    """Come back to the folder that this process works in."""
+    here = os.open(os.curdir, os.O_RDONLY)
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+@contextlib.contextmanager
+def _environment(environ: Mapping[str, str]) -> Iterator[None]:
+    """Have *environ* as this process's environment, for the jobs inherit it."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def workflow() -> Path:
+    """Return the folder of the Snakefile."""
+    here = Path(__file__).parent
+    # In the package in a wheel; in the repository, which an editable install points to, beside it.
+    return next(f for f in (here / "data" / "workflow", here.parents[1] / "workflow") if f.is_dir())
+
+
+class _Engine:
+    """Snakemake, in a thread of its own: the main one draws, and gets the signals."""
+
+    def __init__(self, state: Path, config: Mapping[str, Any], *, force: bool) -> None:
+        self._state, self._config, self._force = state, config, force
+        self._thread = threading.Thread(target=self._main, daemon=True)
+        self._dag: DAGApi | None = None
+        self.complaints: list[str] = []
+        self.failed = False
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; tell whether it has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def scheduling(self) -> bool:
+        """Whether jobs are being run."""
+        return self._scheduler() is not None
+
+    def stop(self) -> None:
+        """Start no more jobs, end those that run, and wait for them."""
+        told = False
+        ended: set[int] = set()
+        begun = time.monotonic()
+        while not self.wait(0.05):
+            scheduler = self._scheduler()
+            if scheduler is not None and not told:
+                scheduler.exit_gracefully()
+                told = True
+            if time.monotonic() - begun > _GRACE:
+                for pid in _jobs(os.getpid()):
+                    if pid not in ended:
+                        ended.add(pid)
+                        with contextlib.suppress(OSError):
+                            os.kill(pid, SIGTERM)
+
+    def complaint(self) -> str:
+        """Return in one line what Snakemake has against it."""
+        text = " ".join(" ".join(self.complaints[:1]).split()) or "it was not made, and nothing says why"
+        status = re.search(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)", text)
+        if status:
+            return f"a job ended by itself, with {status[1] or status[2]}; was it killed, for want of memory?"
+        return text[:400]
+
+    def _scheduler(self) -> Any:
+        return self._dag and getattr(self._dag.workflow_api._workflow_store, "scheduler", None)
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except SystemExit as error:
+            self.failed = True
+            self.complaints.append(f"the workflow ended with {error.code}")
+        except Exception as error:  # noqa: BLE001 - whatever Snakemake has to say is reported, as the image's fault
+            self.failed = True
+            self.complaints.append(str(error) or type(error).__name__)
+
+    def _run(self) -> None:
+        import logging
+
+        from snakemake.api import SnakemakeApi
+        from snakemake.logging import logger
+        from snakemake.scheduling.greedy import SchedulerSettings
+        from snakemake.settings.enums import Quietness, RerunTrigger
+        from snakemake.settings.types import (
+            ConfigSettings,
+            DAGSettings,
+            ExecutionSettings,
+            OutputSettings,
+            ResourceSettings,
+            SchedulingSettings,
+        )
+
+        complaints = self.complaints
+
+        class Complaints(logging.Handler):
+            """Keeps what Snakemake itself has to complain of; nothing of its log is shown."""
+
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.levelno >= logging.ERROR and isinstance(record.msg, str) and record.msg:
+                    complaints.append(record.msg)
+
+        output = OutputSettings(quiet={Quietness.ALL}, enable_file_logging=False)
+        with SnakemakeApi(output) as api:
+            logger.addHandler(Complaints())
+            logger.propagate = False
+            flow = api.workflow(
+                snakefile=workflow() / "Snakefile",
+                workdir=self._state,
+                config_settings=ConfigSettings(config=self._config),
+                resource_settings=ResourceSettings(cores=cores.usable()),
+            )
+            # As workflow/profiles/default has it. The lease is the lock.
+            self._dag = flow.dag(
+                DAGSettings(
+                    force_incomplete=True,
+                    rerun_triggers=frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS}),
+                    forcerun=frozenset({"image"} if self._force else ()),
+                )
+            )
+            self._dag.execute_workflow(
+                executor="local",
+                execution_settings=ExecutionSettings(keep_going=True, lock=False, no_hooks=True),
+                scheduling_settings=SchedulingSettings(scheduler="greedy", max_jobs_per_timespan=None),
+                scheduler_settings=SchedulerSettings(),
+                greedy_scheduler_settings=SchedulerSettings(),
+            )
+
+
+def _jobs(pid: int) -> Iterator[int]:
+    """Yield the stages among the children of *pid*: not the shells around them, which wait for them."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError, ValueError):
+            for child in map(int, path.read_text().split()):
+                if Path(f"/proc/{child}/comm").read_text().strip() in ("bash", "sh"):
+                    yield from _jobs(child)
+                else:
+                    yield child
+
+
+# -- what became of it
+
+
+def _last(state: Path, target: Target, settings: Settings) -> Path:
+    """Return the receipt that is there when all is done."""
+    return state / "results" / target.key / ("image.json" if settings.disable else "record.json")
+
+
+def _time(state: Path, target: Target, settings: Settings) -> int | None:
+    with contextlib.suppress(OSError):
+        return _last(state, target, settings).stat().st_mtime_ns
+    return None
+
+
+def _forget_records(state: Path, made: Sequence[Target], settings: Settings) -> None:
+    """Discard receipts of records that the catalog has no longer: they were removed or renamed since."""
+    ids = {record.id for record in Catalog(settings.database).records()}
+    for target in made:
+        path = state / "results" / target.key / "record.json"
+        with contextlib.suppress(SregistryError):
+            if path.exists() and receipt.read(path).get("id") not in ids:
+                path.unlink()
+
+
+def _outcome(state: Path, target: Target, settings: Settings, before: int | None, engine: _Engine) -> Outcome:
+    now = _time(state, target, settings)
+    errors = _errors(state, target, settings)
+    if now is None and not errors:
+        errors = (f"{target.uri}: {engine.complaint()}",)
+    if errors:
+        return Outcome(target=target, record=None, change=None, errors=errors)
+    change = None
+    if now != before:
+        change = "new" if receipt.read(_last(state, target, settings)).get("new", before is None) else "update"
+    return Outcome(target=target, record=_record(state, target, settings), change=change)
+
+
+def _record(state: Path, target: Target, settings: Settings) -> Record:
+    """Return an image's record; without a catalog, what would be in it."""
+    folder = state / "results" / target.key
+    if not settings.disable:
+        number = receipt.read(folder / "record.json")["id"]
+        return next(kept for kept in Catalog(settings.database).records() if kept.id == number)
+    return record(Resolved.read(folder / "manifest.json"), receipt.read(folder / "image.json"), now=datetime.now(UTC))
+
+
+def _errors(state: Path, target: Target, settings: Settings) -> tuple[str, ...]:
+    """Return what the logs of this run say against an image, each line once."""
+    logs = [*(state / "logs").glob(f"*/{target.key}.log"), *(state / "logs" / "manifests").glob("*.log")]
+    try:
+        digests = [layer["digest"] for layer in receipt.read(state / "results" / target.key / "manifest.json").get("layers", ())]
+    except StoreError:
+        digests = []
+    for digest in digests:
+        logs += [state / "logs/layer" / f"{digest}.log", state / "logs/explode" / f"{digest}.{settings.compression.variant}.log"]
+    found: dict[str, None] = {}
+    for log in logs:
+        with contextlib.suppress(OSError):
+            text = log.read_text(errors="replace")
+            found |= dict.fromkeys(_ERROR.findall(text))
+            if text.startswith("Traceback") or "\nTraceback" in text:
+                found[f"{target.uri}: {log.parent.name}: {text.splitlines()[-1]}; please report this"] = None
+    return tuple(found)
