@@ -21,6 +21,7 @@ VERBS = (
     "images",
     "inspect",
     "get",
+    "labels",
     "shell",
     "login_check",
     "store",
