@@ -19,7 +19,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     catalog = Catalog(tmp_path / "database")
     nvidia = {"maintainer": "NVIDIA CORPORATION\n<sw@example.org>", "com.nvidia.volumes.needed": "nvidia_driver"}
     catalog.add(made("nvidia/a:1", version="", metrics=manifest(base=100, a=5), facts={"labels": nvidia, "versions": {"cuda": "12.4.1"}}))
-    catalog.add(made("nvidia/b:1", version="", metrics=manifest(base=100), facts={"labels": {"maintainer": "someone"}}))
+    other = {"maintainer": "someone", "odd\x1b[2J": "\x1b]0;title\x07\ud800"}
+    catalog.add(made("nvidia/b:1", version="", metrics=manifest(base=100), facts={"labels": other}))
     catalog.add(recorded(uri="demo/c:1", version="", metrics=manifest(c=1)))
     monkeypatch.setenv("SREGISTRY_DATABASE", str(catalog.path.parent))
     monkeypatch.delenv("SREGISTRY_CLIENT", raising=False)
@@ -30,7 +31,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ([], ["1\tcom.nvidia.volumes.needed", "2\tmaintainer"]),
+        ([], ["1\tcom.nvidia.volumes.needed", "2\tmaintainer", "1\todd\ufffd[2J"]),
+        (["odd\x1b[2J"], ["\ufffd]0;title\ufffd\ufffd\tnvidia/b:1"]),
         (["maintainer"], ["NVIDIA CORPORATION <sw@example.org>\tnvidia/a:1", "someone\tnvidia/b:1"]),
         (["maintainer=someone"], ["someone\tnvidia/b:1"]),
     ],

@@ -30,6 +30,7 @@ forty lines, and its messages would have to be made ours. Versions are not read 
 
 from __future__ import annotations
 
+import difflib
 import operator
 import re
 from collections.abc import Callable
@@ -237,7 +238,9 @@ class _Parser:
         self._take()
         field = _field(name.text)
         if field is None:
-            self._fail("unknown field", name, hint=f"one of {', '.join(FIELDS)}, version.NAME, label.KEY")
+            close = difflib.get_close_matches(name.text, FIELDS, n=1)
+            known = f"one of {', '.join(FIELDS)}, version.NAME, label.KEY"
+            self._fail("unknown field", name, hint=f"did you mean {close[0]}?" if close else known)
         op = self._next
         if op.kind != "op":
             self._fail("expected one of = != < <= > >= ~", op)
