@@ -90,13 +90,15 @@ def test_all(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert made["holds"] == [{"path": str(target), "size": target.stat().st_size, "mtime_ns": target.stat().st_mtime_ns}]
 
     capsys.readouterr()
-    record = ["catalog", "--manifest", "r/manifest.json", "--image", "image.json", "--database", "db", "--output", "record.json"]
+    record = ["catalog", "--manifest", "r/manifest.json", "--image", "image.json", "--database", "db", *WORDS, "--output", "record.json"]
     assert stage(*record) == 0
     assert capsys.readouterr().out == f"[container][new] demo/one:1\nSuccess! {target}\n"
     assert stage(*record) == 0
     assert capsys.readouterr().out.startswith("[container][update] demo/one:1\n")
     assert {item["path"] for item in receipt.read(Path("record.json"))["holds"]} == {str(target), "db/sregistry.json"}
-    assert json.loads(Path("db/sregistry.json").read_bytes())["images"]["1"]["digest"] == manifest["digest"]
+    kept = json.loads(Path("db/sregistry.json").read_bytes())["images"]["1"]
+    assert kept["digest"] == manifest["digest"]
+    assert (kept["facts"]["architecture"], kept["made"]["builder"], kept["made"]["name"]) == ("amd64", "native", "image.sif")
 
 
 def test_a_sif_and_what_is_none(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,7 @@ class Record:
     `digest` is the manifest's, `version` the sha256 of the built file (empty for a sandbox), `image`
     its path; `size` is the file's, `compressed_size` that of the layers, both in bytes (0 where a
     manifest of schema 1 does not say it); `created_at` is UTC. `metrics` are all manifests fetched, by schema version.
+    `facts` are what the config says (facts.py), `made` is what a rebuild needs (rebuild.py).
     """
 
     client: str
@@ -63,6 +64,8 @@ class Record:
     metrics: dict[str, Any] = field(repr=False)
     id: int = 0
     collection_id: int = 0
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Record:
@@ -95,13 +98,22 @@ class Record:
             return datetime.fromtimestamp(0, UTC)
 
 
-def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Record:
+def record(
+    resolved: Resolved,
+    image: Mapping[str, Any],
+    *,
+    now: datetime,
+    facts: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> Record:
     """Return the record of a built image.
 
     Args:
         resolved: where it came from.
         image: receipt of the image stage.
         now: time of the record.
+        facts: what the image's config says.
+        made: what a rebuild needs.
     """
     sizes = [layer.blob.size for layer in resolved.layers]
     return Record(
@@ -121,6 +133,8 @@ def record(resolved: Resolved, image: Mapping[str, Any], *, now: datetime) -> Re
         format=image["format"],
         platform=str(resolved.platform),
         metrics=_metrics(resolved),
+        facts=dict(facts or {}),
+        made=dict(made or {}),
     )
 
 
@@ -198,6 +212,11 @@ class Catalog:
         if not found:
             raise CatalogError(f"{text}: no such image in {self.path}", hint="`sregistry images` lists them")
         return found[-1]
+
+    @staticmethod
+    def metrics(record: Record) -> dict[str, Any]:
+        """Return all manifests fetched of *record*, by schema version."""
+        return record.metrics
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

@@ -272,10 +272,25 @@ def _catalog(options: argparse.Namespace) -> None:
 
     from sregistry import receipt
     from sregistry.catalog import Catalog, record
+    from sregistry.document import load_json
+    from sregistry.facts import facts
+    from sregistry.manifest import SIF
+    from sregistry.rebuild import made
 
     resolved, image = _resolved(options.manifest), receipt.read(options.image)
     catalog = Catalog(options.database)
-    kept, new = catalog.add(record(resolved, image, now=datetime.now(UTC)))
+    config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
+    how = made(
+        client=resolved.client,
+        platform=str(resolved.platform),
+        format=image["format"],
+        builder=options.builder,
+        docker_cmd=options.docker_cmd,
+        compression=_compression(options),
+        path=Path(image["path"]),
+    )
+    written = record(resolved, image, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)), made=how)
+    kept, new = catalog.add(written)
     held = {"path": str(catalog.path), "size": None}
     receipt.write(options.output, {"id": kept.id, "uri": kept.uri, "new": new, "version": kept.version, "holds": [held, *image["holds"]]})
     say(f"[container][{'new' if new else 'update'}] {kept.uri}\nSuccess! {kept.image}")
@@ -407,7 +422,9 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--threads", type=int, default=1, metavar="N", help="for another builder than native")
     stage.set_defaults(run=_image)
 
-    stage = stages.add_parser("catalog", parents=[manifest, output], help="record the image")
+    stage = stages.add_parser("catalog", parents=[manifest, compression, output], help="record the image")
+    stage.add_argument("--builder", choices=("native", "mksquashfs", "singularity"), default="native")
+    stage.add_argument("--docker-cmd", action="store_true", help="its runscript is from Cmd")
     stage.add_argument("--image", type=Path, required=True, metavar="FILE", help="receipt of the image")
     stage.add_argument("--database", type=Path, required=True, metavar="DIR")
     stage.set_defaults(run=_catalog)

@@ -16,8 +16,14 @@ rule catalog:
     params:
         version=VERSION,
         database=str(SETTINGS.database),
+        builder=SETTINGS.builder,
+        codec=COMPRESSION.codec.name.lower(),
+        level=COMPRESSION.level,
+        block_size=COMPRESSION.block_size,
+        docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
     message:
         "catalog {wildcards.image}"
     shell:
         "python3 -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
+        " --builder {params.builder:q} --codec {params.codec:q} --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --output {output:q} 2> {log:q}"

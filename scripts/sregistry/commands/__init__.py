@@ -22,6 +22,7 @@ VERBS = (
     "images",
     "inspect",
     "get",
+    "labels",
     "shell",
     "login_check",
     "backend",
