@@ -107,7 +107,7 @@ def test_session(session: Session) -> None:
     matches(out + err, [r"^\[backend status\]$", r"^There (is 1 client|are \d+ clients) found in secrets\.$", "^active: nvidia$"])
 
     shell = session.open("sregistry shell", MESSAGELEVEL="5", SREGISTRY_NVIDIA_TOKEN="nvapi-secret")
-    shell.expect("DEBUG Database located at .*sregistry.json")
+    shell.expect("DEBUG Database located at [^\r\n]*sregistry.json")
     shell.expect(announced(session.home))
     shell.expect(r"Python 3\.")
     shell.expect("IPython")

@@ -74,7 +74,11 @@ class Client:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self.settings = settings
         self.catalog = Catalog(settings.database)
+        self.interactive = False
         self._environ = environ
+
+    def __repr__(self) -> str:
+        return f"<Client {self.settings.client} {self.catalog.path}>"
 
     def announce(self) -> None:
         """Say on stderr which client and catalog are used."""
@@ -192,6 +196,13 @@ class Client:
         from sregistry.rebuild import rebuild
 
         return rebuild(self.find(uri))
+
+    def get(self, uri: str) -> Container:
+        """Return what `find` does; in a shell (`interactive`), print its path or address as well. Raises as `locate`."""
+        place = self.locate(uri)
+        if self.interactive:
+            print(place)
+        return self.find(uri)
 
     def locate(self, uri: str) -> str:
         """Return the path of a local image, the address of a remote one. Raises CatalogError: none, or its file is gone."""

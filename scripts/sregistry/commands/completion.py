@@ -26,9 +26,9 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the shell's code."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["sregistry"], shell=options.shell))
+    print(shellcode(["sregistry"], shell=options.shell))
 
 
 def add_uri(

@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.client import Container
 
     client = open_client(options)
+    client.interactive = True
     names = {"client": client, "Container": Container}
     if options.uri:
         names["container"] = client.find(options.uri)
