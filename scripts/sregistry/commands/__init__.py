@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: In the order of the help.
 VERBS = (
+    "search",
+    "record",
     "images",
     "inspect",
     "get",
