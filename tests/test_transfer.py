@@ -301,8 +301,10 @@ def test_a_registry_that_has_no_request_left_is_left_alone(store: Store, headers
     if "x-ratelimit-reset" in headers:
         assert reset_of(headers, lambda: 1_000_000_000) == 9
         return
+    assert pace.scarce == (seconds > 0)
     pace.wait()
     assert clock.now - 1_000_000 == seconds
+    assert not pace.scarce and Pace(store, "h", 1, clock=clock, sleep=clock.sleep).scarce
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from sregistry.credentials import Credentials, IdentityToken, Keyring, Password,
 from sregistry.errors import AuthenticationError, RegistryError, UnavailableError
 from sregistry.settings import ANY, RegistrySettings
 
+#: Stands for a repository where the registry's list of them is asked for: no repository has such a name.
+CATALOG = "_catalog"
 #: Seconds that a token is good for when its answer does not say more (token specification).
 TOKEN_LIFETIME = 60
 #: Seconds before its end at which a token is not used any more.
@@ -269,6 +271,8 @@ class Authenticator:
         service = None if "service" in query else challenge.parameters.get("service")
         # an empty scope (nvcr.io on /v2/) opens nothing
         whole = f"repository:{repository}:pull" if repository else None
+        if repository == CATALOG:
+            whole = "registry:catalog:*"
         scope = None if "scope" in query else challenge.parameters.get("scope") or whole
         return Login("bearer", realm, service, scope)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -89,11 +91,14 @@ def exactly(chunks: Iterator[bytes], blob: Descriptor, host: str, size: int | No
         raise TransferError(f"{blob.digest}: {host} ended after {received} of {size} bytes", hint="try again later")
 
 
-def read(response: requests.Response, host: str, what: str, limit: int) -> bytes:
-    """Return a small body. Raises TransferError, and RegistryError for one over *limit* bytes."""
+def read(response: requests.Response, host: str, what: str, limit: int, until: float = math.inf) -> bytes:
+    """Return a small body. Raises TransferError, and RegistryError for one over *limit* bytes or not there by *until* (monotonic)."""
     data = b""
     for chunk in stream(response, host):
         data += chunk
+        if time.monotonic() > until:
+            response.close()
+            raise RegistryError(f"{host} takes too long to send {what}", hint="try again later")
         if len(data) > limit:
             response.close()
             raise RegistryError(f"{host} sends more than {limit} bytes for {what}", hint="check that this host is a registry")

@@ -100,21 +100,22 @@ class Record:
 
 def record(
     resolved: Resolved,
-    image: Mapping[str, Any],
+    image: Mapping[str, Any] | None,
     *,
     now: datetime,
     facts: Mapping[str, Any] | None = None,
     made: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Return the record of a built image.
+    """Return the record of an image.
 
     Args:
         resolved: where it came from.
-        image: receipt of the image stage.
+        image: receipt of the image stage; None for an image that is in the registry only.
         now: time of the record.
         facts: what the image's config says.
         made: what a rebuild needs.
     """
+    image = image or {"version": "", "path": None, "size": 0, "format": ""}
     sizes = [layer.blob.size for layer in resolved.layers]
     return Record(
         client=resolved.client,
@@ -139,15 +140,16 @@ def record(
 
 
 def _metrics(resolved: Resolved) -> dict[str, Any]:
-    """All manifests fetched, the chosen one as its schema version, "1" or "2", an index as "index", then "index1" …"""
+    """All manifests fetched, a manifest as its schema version, "1" or "2", an index as "index", then "index1" …"""
     folder = resolved.url.rpartition("/")[0]
     metrics: dict[str, Any] = {"selfLink": folder}
-    last = len(resolved.documents) - 1
-    for depth, document in enumerate(resolved.documents):
+    depth = 0
+    for document in resolved.documents:
         value = json.loads(document.text)
-        key = str(value["schemaVersion"]) if depth == last else f"index{depth or ''}"
-        link = f"{folder}/{document.descriptor.digest}" if depth else resolved.url
-        metrics[key] = {**value, "selfLink": link}
+        version = str(value["schemaVersion"])
+        key = version if version == "1" or document is resolved.documents[-1] else f"index{depth or ''}"
+        metrics[key] = {**value, "selfLink": f"{folder}/{document.descriptor.digest}" if depth else resolved.url}
+        depth += version != "1"
     return metrics
 
 
@@ -192,7 +194,7 @@ class Catalog:
         return record, not known
 
     def find(self, text: str, *, registry: str, collection: str) -> Record:
-        """Return the newest record that *text* means.
+        """Return the newest record that *text* means, of a local image if there is one.
 
         Args:
             text: as `pull` takes it, a short name too; or as `images` prints it.
@@ -211,7 +213,7 @@ class Catalog:
             found = _matches(records, Reference.parse(rest, registry=registry, collection=collection), rest)
         if not found:
             raise CatalogError(f"{text}: no such image in {self.path}", hint="`sregistry images` lists them")
-        return found[-1]
+        return sorted(found, key=lambda record: record.image is not None)[-1]
 
     @staticmethod
     def metrics(record: Record) -> dict[str, Any]:

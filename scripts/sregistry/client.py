@@ -8,22 +8,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry import messages
 from sregistry.catalog import Catalog, Record
-from sregistry.errors import CatalogError, PullError, SregistryError, UsageError
+from sregistry.catalog import record as new_record
+from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
 from sregistry.secrets import overlay
-from sregistry.settings import Settings, from_file, registry
+from sregistry.settings import RegistrySettings, Settings, from_file, registry
+from sregistry.settings import platform as parse_platform
+from sregistry.store import Store
 
 if TYPE_CHECKING:
     from sregistry.pipeline import Outcome
     from sregistry.progress import Display
     from sregistry.rebuild import Rebuild
+    from sregistry.registry import RegistryClient
     from sregistry.sharing import Sharing
 
 
@@ -203,6 +211,80 @@ class Client:
         if self.interactive:
             print(place)
         return self.find(uri)
+
+    def search(self, query: str) -> list[str]:
+        """Return what the registry has, named so that `pull` takes it, the newest version last.
+
+        Args:
+            query: ``nvidia/pytorch`` or ``nvidia/pytorch:24.*-py3``: tags; a pattern such as ``nvidia/*torch*``, or a word:
+                repositories, where the registry lists them.
+
+        Raises:
+            RegistryError: unreachable; no such repository; no list of repositories. AuthenticationError: refused.
+            DocumentError: what the registry sends is malformed.
+            UsageError: what can't be looked for.
+        """
+        from sregistry.search import Search
+
+        meant = Search.parse(query, self.settings.client, overlay(self._environ))
+        with self._connect(meant.settings) as connection:
+            return meant.run(connection)
+
+    def record(self, uri: str, *, platform: str | None = None) -> Container:
+        """Record an image without pulling it: its manifests are fetched, and `locate` says where it is.
+
+        Args:
+            uri: as `pull` takes it.
+            platform: which one, where the image is for several; that of the settings without.
+
+        Raises:
+            RegistryError, AuthenticationError, DigestMismatch, DocumentError: it can't be had.
+            InvalidReference, ConfigError: the text names no image or no platform; the catalog is turned off.
+            CatalogError: it can't be written.
+        """
+        return self.add_remote(uri, platform=platform)[0]
+
+    def add_remote(self, uri: str, *, platform: str | None = None) -> tuple[Container, bool]:
+        """As `record`; and say whether it is new."""
+        from sregistry.manifest import resolve
+        from sregistry.target import locate
+
+        if self.settings.disable:
+            raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
+        wanted = parse_platform(platform, "platform") if platform else self.settings.platform
+        settings, reference = locate(uri, self.settings.client, overlay(self._environ))
+        if reference.version:
+            raise InvalidReference(f"{uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
+        with self._connect(settings) as connection, self._store() as store:
+            resolved = resolve(connection, reference, wanted, store)
+        kept, new = self.catalog.add(new_record(resolved, None, now=datetime.now(UTC)))
+        return Container.of(kept, self.catalog), new
+
+    def _connect(self, settings: RegistrySettings) -> RegistryClient:
+        """Return a client of a registry, for somebody who waits."""
+        from sregistry.credentials import Keyring
+        from sregistry.login import PATIENCE
+        from sregistry.pace import Pace
+        from sregistry.registry import RegistryClient
+
+        pace = Pace(Store(self.settings.store), settings.base, settings.rate)
+        return RegistryClient(settings, patience=PATIENCE, pace=pace, keyring=Keyring(settings, overlay(self._environ)))
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Store]:
+        """Give the store, or, where it can't be written, one that is thrown away and reads it."""
+        from sregistry.scratch import working
+
+        mine = Store(self.settings.store, self.settings.cache_from)
+        try:
+            writable = os.access(mine.folder(mine.root / "ingest"), os.W_OK)
+        except OSError:
+            writable = False
+        if writable:
+            yield mine
+            return
+        with tempfile.TemporaryDirectory(prefix="sregistry-", dir=working(self._environ)) as folder:
+            yield Store(Path(folder), (self.settings.cache, *self.settings.cache_from))
 
     def locate(self, uri: str) -> str:
         """Return the path of a local image, the address of a remote one. Raises CatalogError: none, or its file is gone."""

@@ -9,6 +9,9 @@ reference ─▶ index ─▶ [nested index …] ─▶ manifest ─┬▶ confi
 A schema 1 manifest has its config in itself, and neither sizes nor diff_ids: they stay None here, and
 are found out where the bytes are. A SIF that was pushed as an artifact has one layer, the SIF.
 
+Old registries make a schema 1 manifest of an image of Docker's schema 2. Where there is one beside, it is kept
+for the record; nothing is made of it.
+
 Every document is checked against the digest and size that its parent names (image-spec,
 descriptor.md) and kept in the store. `Resolved` is the stage's output, manifest.json.
 """
@@ -36,7 +39,7 @@ from sregistry.oci import (
     parse_manifest,
 )
 from sregistry.reference import Reference
-from sregistry.schema1 import Schema1
+from sregistry.schema1 import EMPTY, Schema1
 from sregistry.store import Store, write_atomic
 
 if TYPE_CHECKING:  # stages that only read a manifest start without an HTTP client
@@ -85,7 +88,8 @@ class Resolved:
     """What one reference means on one platform.
 
     `digest` and `size` are the chosen manifest's; `url` is where the reference was asked for.
-    `documents` are what was read on the way, outermost first, the chosen manifest last.
+    `documents` are what was read on the way, outermost first, the chosen manifest last; before them stands the
+    schema 1 manifest of the same image, where there is one beside.
     `image_config` is the config's text as published; of a schema 1 manifest, which has no config of
     its own, what its history says, and `config` is None. `kind` is LAYERS or SIF; a SIF has one layer.
     """
@@ -225,6 +229,7 @@ def resolve(client: RegistryClient, reference: Reference, platform: Platform, st
     except (DocumentError, DigestMismatch) as error:
         raise type(error)(f"{reference}: {error.message}", hint=error.hint) from error
     chosen = found.path[-1].descriptor
+    beside = _beside(client, reference, found)
     store.tag(str(reference), chosen)
     return Resolved(
         uri=reference.uri,
@@ -239,7 +244,7 @@ def resolve(client: RegistryClient, reference: Reference, platform: Platform, st
         kind=SIF if isinstance(found.manifest, Sif) else LAYERS,
         config=None if isinstance(found.manifest, Schema1) else found.manifest.config,
         layers=content.layers,
-        documents=found.path,
+        documents=(*beside, *found.path),
         image_config=content.config.decode(),
     )
 
@@ -355,6 +360,31 @@ class _Search:
         if len(data) != entry.size:
             raise DigestMismatch(f"{entry.digest}: {len(data)} bytes, its index says {entry.size}", hint="the image is broken")
         return data
+
+
+def _beside(client: RegistryClient, reference: Reference, found: _Found) -> tuple[Document, ...]:
+    """Return the schema 1 manifest of the image that was found, if the registry may have one and gives it."""
+    docker = found.path[0].descriptor.media_type in (MediaType.DOCKER_MANIFEST, MediaType.DOCKER_LIST)
+    # Docker Hub has none any more, and counts each manifest that is asked for as a pull
+    if not docker or reference.digest is not None or client.settings.client == "docker" or not isinstance(found.manifest, Manifest):
+        return ()
+    data = client.get_schema1(reference)
+    if data is None:
+        return ()
+    try:
+        manifest = parse_manifest(data)
+    except DocumentError:
+        return ()
+    # of another platform of a list, or of what the tag means by now, it would tell nothing of this image
+    if not isinstance(manifest, Schema1) or _digests(manifest) != _digests(found.manifest):
+        return ()
+    descriptor = Descriptor(media_type=manifest.media_type, digest=Digest.of(data), size=len(data))
+    return (Document(descriptor=descriptor, text=data.decode()),)
+
+
+def _digests(manifest: Manifest | Schema1) -> list[Digest]:
+    """Return the layers of a manifest, without those that schema 1 leaves out."""
+    return [layer.digest for layer in manifest.layers if layer.digest != EMPTY]
 
 
 def _config(client: RegistryClient, reference: Reference, blob: Descriptor, store: Store) -> bytes:

@@ -63,6 +63,11 @@ class Pace:
         if pause > 0:
             self._sleep(min(pause, LONGEST))
 
+    @property
+    def scarce(self) -> bool:
+        """Whether requests are counted, so that one more makes others wait."""
+        return bool(self._rate) or self._not_before > self._clock()
+
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take note of an answer that says that no request is left for the moment."""
         if _number(headers, "remaining") == 0:

@@ -22,6 +22,7 @@ DEFAULT_TAG = "latest"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_LONGEST = 255
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _VERSION = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
@@ -34,6 +35,16 @@ def split_scheme(text: str) -> tuple[str | None, str]:
     """Split ``docker://ubuntu`` into its scheme and the rest; no scheme gives None."""
     match = _SCHEME.fullmatch(text.strip())
     return (match[1], match[2]) if match else (None, text.strip())
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether *text* is a tag by the grammar."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_repository(text: str) -> bool:
+    """Tell whether *text* is the name of a repository by the grammar."""
+    return len(text) <= _LONGEST and _REPOSITORY.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +96,8 @@ class Reference:
             hint = "repositories are lower case" if path != path.lower() else "write one such as nvidia/caffe2:17.10"
             raise InvalidReference(f"{text!r}: {path!r} is no repository name", hint=hint)
         repository = path if "/" in path or not collection or host != registry else f"{collection}/{path}"
-        if len(repository) > 255:
-            raise InvalidReference(f"{text!r}: a repository name has at most 255 characters")
+        if len(repository) > _LONGEST:
+            raise InvalidReference(f"{text!r}: a repository name has at most {_LONGEST} characters")
         return cls(registry=host, repository=repository, tag=tag or (None if digest else DEFAULT_TAG), digest=digest, version=version)
 
     @property

@@ -2,11 +2,13 @@
 
 ```
 RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | digest>   bytes, Content-Type
+               ├─ get_schema1 ──▶ the same, asked for once, as schema 1       bytes, if there are any
+               ├─ get_page ─────▶ /v2/<repository>/tags/list, /v2/_catalog    a page, and what leads to the next
                ├─ get_document ─▶ /v2/<repository>/blobs/<digest>             a small blob, verified
                └─ get_blob ─────▶ /v2/<repository>/blobs/<digest> ─▶ 307 ─▶ storage   a stream, or a part of it
 ```
 
-OCI distribution-spec 1.1, "Pull"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
+OCI distribution-spec 1.1, "Pull" and "Content Discovery"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
 repeats requests that got no answer or one of `RETRIED`; bodies that broke off are repeated, or gone on
 with, by who reads them. Redirects are followed here, because the Authorization header must stay with the
 registry (storage services refuse it, and it is none of their business) and because requests would read
@@ -18,6 +20,7 @@ from __future__ import annotations
 import http.client
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -26,7 +29,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from sregistry.auth import Answer, Authenticator, Login, is_loopback
+from sregistry.auth import CATALOG, Answer, Authenticator, Login, is_loopback
 from sregistry.body import MAX_ERROR, Part, drain, entire, range_of, ranged, read
 from sregistry.credentials import Keyring
 from sregistry.document import MAX_DOCUMENT, load_json
@@ -37,12 +40,16 @@ from sregistry.pace import Pace, limit_of
 from sregistry.reference import Reference
 from sregistry.registries import variable
 from sregistry.schema1 import payload
-from sregistry.session import NO_TLS, RETRIED, Authorization, Patience, host_of, new_session, origin, why
+from sregistry.session import NO_TLS, RETRIED, Authorization, Patience, host_of, new_session, origin, why, without_retries
 from sregistry.settings import RegistrySettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
 _MAX_TOKEN = 1 << 20
+#: Seconds that are given to what is only good to know.
+_BRIEF = 3.0
+#: Names that a page of a list should have: what all known registries grant, or cut down to less.
+PAGE = 1000
 _UNKNOWN_IMAGE = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"}
 
 T = TypeVar("T")
@@ -53,6 +60,14 @@ class Document(NamedTuple):
 
     data: bytes
     media_type: str
+
+
+class Page(NamedTuple):
+    """A page of a list, where it was in the end, and its Link headers."""
+
+    document: dict[str, Any]
+    url: str
+    links: list[str]
 
 
 class RegistryClient:
@@ -129,6 +144,64 @@ class RegistryClient:
                 f"{reference.registry} answers {kind} in place of the manifest of {what}", hint="check that this host is a registry"
             )
         return document
+
+    def get_schema1(self, reference: Reference) -> bytes | None:
+        """Ask for the schema 1 manifest that old registries make of a tag beside its own.
+
+        It is only good to know, so there is one try, which takes some seconds at most, and none where requests are
+        scarce.
+
+        Returns:
+            What its digest is of, unread; None where none came, whatever the reason.
+        """
+        if self._pace and self._pace.scarce:
+            return None
+        limit = min(_BRIEF, self.patience.read)
+        until = time.monotonic() + limit
+        accept = {"Accept": f"{MediaType.SCHEMA1_SIGNED}, {MediaType.SCHEMA1}"}
+        try:
+            with self._login:
+                header = self._auth.header(reference.registry, reference.repository)
+            response = self._send(self.manifest_url(reference), accept, header, brief=limit)
+            if response.status_code != 200:
+                response.close()
+                return None
+            return payload(read(response, reference.registry, reference.uri, MAX_DOCUMENT, until))
+        except (RegistryError, DocumentError):
+            return None
+
+    def list_url(self, reference: Reference) -> str:
+        """Return the address of the list of a repository's tags, or, for CATALOG, of the registry's repositories."""
+        url = self._repository_url(reference)
+        return url if reference.repository == CATALOG else f"{url}/tags/list"
+
+    def get_page(self, reference: Reference, url: str | None = None) -> Page:
+        """Get a page of the list of `list_url`.
+
+        Args:
+            reference: whose tags, or CATALOG for a repository.
+            url: of the page; the first one without.
+
+        Raises:
+            RegistryError: as `get_manifest`; or *url* is not the registry's: what is sent there is meant for nobody else.
+            AuthenticationError: refused.
+            DocumentError: no JSON object.
+        """
+        first = self.list_url(reference)
+        what = "a list of its repositories" if reference.repository == CATALOG else reference.repository
+        if url is not None and origin(url) != origin(first):
+            raise RegistryError(f"{reference.registry} goes on with its list at {host_of(url) or 'no web address'}", hint="this is refused")
+        accept = {"Accept": "application/json"}
+
+        def get() -> Page:
+            response = self._get(reference, url or f"{first}?n={PAGE}", accept, what, also=() if url else (400,))
+            if response.status_code == 400:  # docker-registry since 2.8.2, where its own limit is lower
+                drain(response)
+                response = self._get(reference, first, accept, what)
+            data = read(response, reference.registry, what, MAX_DOCUMENT)
+            return Page(load_json(data, "list"), response.url, response.raw.headers.getlist("Link"))
+
+        return self._repeat(get)
 
     def log_in(self, repository: str) -> Login | None:
         """Log in as a pull of *repository* would, or without one ("") as far as the registry's API.
@@ -282,9 +355,16 @@ class RegistryClient:
         raise RegistryError(f"{host_of(first)} redirects more than {_MAX_REDIRECTS} times")
 
     def _send(
-        self, url: str, headers: dict[str, str], authorization: str | None, form: Mapping[str, str] | None = None
+        self,
+        url: str,
+        headers: dict[str, str],
+        authorization: str | None,
+        form: Mapping[str, str] | None = None,
+        brief: float | None = None,
     ) -> requests.Response:
         """Send one GET, or a POST of *form*; the answer's body is yet to be read.
+
+        Where *brief* is given there is one try, and a silence lasts so many seconds at most.
 
         The adapter is called directly: Session.send would read the whole body of a redirect.
         """
@@ -302,7 +382,10 @@ class RegistryClient:
             # Never a value, and no query: signed addresses hold secrets there.
             log, where = logger(), f"{method} {urlsplit(url).scheme}://{host_of(url)}{urlsplit(url).path}"
             log.debug("Headers found: %s", ",".join(prepared.headers))
-            response = adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
+            if brief is not None:
+                response = without_retries(adapter).send(prepared, timeout=brief, **environment)
+            else:
+                response = adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
             log.debug("%s: %s", where, response.status_code)
             return response
         except (requests.RequestException, HTTPError, ValueError, OSError) as error:
@@ -319,7 +402,7 @@ class RegistryClient:
         if status == 404 and codes & _UNKNOWN_IMAGE:
             return RegistryError(f"{host} has no image {what} ({detail})", hint="check the name and the tag")
         if status == 404:
-            return RegistryError(f"{host} has no {what} ({detail})", hint="check the name, and that this host is a registry")
+            return RegistryError(f"{host} does not have {what} ({detail})", hint="check the name, and that this host is a registry")
         if status == 429:
             return UnavailableError(
                 f"{host} limits the rate of requests{limit_of(response.headers)} ({detail})", hint="try again later or log in"

@@ -4,12 +4,14 @@
 GET, HEAD  /v2/                                   200: a registry
            /v2/<name>/manifests/<tag | digest>    a manifest or index
            /v2/<name>/blobs/<digest>              a blob; one byte range if asked for
-           /v2/<name>/tags/list[?n=…&last=…]      the tags
+           /v2/<name>/tags/list[?n=…&last=…]      the tags, with a Link to the next page
+           /v2/_catalog[?n=…&last=…]              the repositories, likewise
 ```
 
-OCI distribution-spec 1.1, "Pull" and "Content discovery". Names come from the layout's index.json:
-`[host/]repository:tag` serves `repository`, whatever the host. Every repository that index.json names
-offers every blob of the layout. A path becomes a file only by way of a digest, so no path leaves it.
+OCI distribution-spec 1.1, "Pull" and "Content discovery"; docker/distribution's HTTP API, "Listing
+Repositories". Names come from the layout's index.json: `[host/]repository:tag` serves `repository`,
+whatever the host. Every repository that index.json names offers every blob of the layout. A path becomes a
+file only by way of a digest, so no path leaves it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import socket
 import socketserver
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DocumentError, InvalidReference, RegistryError, SregistryError, StoreError, from_oserror
@@ -179,6 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path in ("/v2", "/v2/"):
             self._send(b"{}", _JSON)
             return
+        if path == "/v2/_catalog":
+            self._list(path, {}, "repositories", self.server.names(), query)
+            return
         match = _ROUTE.fullmatch(path)
         if match is None:
             raise _Problem(404, "UNSUPPORTED", "no such endpoint")
@@ -186,22 +191,25 @@ class _Handler(BaseHTTPRequestHandler):
         if tags is None:
             raise _Problem(404, "NAME_UNKNOWN", "repository name not known to registry")
         if match["kind"] == "tags":
-            self._tags(match["name"], match["target"], tags, query)
+            if match["target"] != "list":
+                raise _Problem(404, "UNSUPPORTED", "no such endpoint")
+            self._list(path, {"name": match["name"]}, "tags", tags, query)
         elif match["kind"] == "blobs":
             self._file(self._digest(match["target"], "BLOB_UNKNOWN"), _OCTETS, "BLOB_UNKNOWN")
         else:
             self._manifest(match["target"], tags)
 
-    def _tags(self, name: str, target: str, tags: Mapping[str, Descriptor], query: Mapping[str, list[str]]) -> None:
-        if target != "list":
-            raise _Problem(404, "UNSUPPORTED", "no such endpoint")
-        listed = sorted(tag for tag in tags if tag > query.get("last", [""])[0])
+    def _list(self, path: str, document: Mapping[str, object], key: str, names: Iterable[str], query: Mapping[str, list[str]]) -> None:
+        """Send names in order, all or a part of them (distribution-spec, "Listing Tags")."""
+        listed = sorted(name for name in names if name > query.get("last", [""])[0])
         limit = query.get("n", [""])[0]
-        if limit:
-            if not re.fullmatch(r"[0-9]{1,9}", limit):
-                raise _Problem(400, "PAGINATION_NUMBER_INVALID", "n is no number")
-            listed = listed[: int(limit)]
-        self._send(json.dumps({"name": name, "tags": listed}).encode(), _JSON)
+        if limit and not re.fullmatch(r"[0-9]{1,9}", limit):
+            raise _Problem(400, "PAGINATION_NUMBER_INVALID", "n is no number")
+        part = listed[: int(limit)] if limit else listed
+        extra = {}
+        if part and len(part) < len(listed):
+            extra["Link"] = f'<{path}?{urlencode({"n": limit, "last": part[-1]})}>; rel="next"'
+        self._send(json.dumps({**document, key: part}).encode(), _JSON, extra=extra)
 
     def _manifest(self, target: str, tags: Mapping[str, Descriptor]) -> None:
         descriptor = tags.get(target)
@@ -259,9 +267,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if sent != end - start:  # the file got shorter: only a closed connection can say so
                     self.close_connection = True
 
-    def _send(self, data: bytes, media_type: str, digest: Digest | None = None, status: int = 200) -> None:
+    def _send(
+        self, data: bytes, media_type: str, digest: Digest | None = None, status: int = 200, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
-        self._headers(media_type, len(data), digest, {})
+        self._headers(media_type, len(data), digest, extra or {})
         if self.command != "HEAD":
             self.wfile.write(data)
 

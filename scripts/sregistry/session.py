@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
@@ -149,11 +149,19 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
+def without_retries(adapter: BaseAdapter) -> HTTPAdapter:
+    """Return one that uses the connections of *adapter*, which `new_session` made, and tries once."""
+    assert isinstance(adapter, HTTPAdapter)
+    single = HTTPAdapter(max_retries=0)
+    single.poolmanager, single.proxy_manager = adapter.poolmanager, adapter.proxy_manager
+    return single
+
+
 def origin(url: str | None) -> tuple[str, str]:
     """Return scheme and host[:port] in lower case."""
     parts = urlsplit(url or "")
     port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    host = parts.netloc.rpartition("@")[2].lower()
+    host = _authority(parts.netloc).lower()
     return parts.scheme, host.removesuffix(port) if port else host
 
 
@@ -161,6 +169,11 @@ def host_of(url: str | None) -> str:
     """Return host[:port] of an address, "" when it has none: all that messages show of it."""
     try:
         parts = urlsplit(url or "")
-        return parts.netloc.rpartition("@")[2] if parts.hostname else ""
+        return _authority(parts.netloc) if parts.hostname else ""
     except ValueError:
         return ""
+
+
+def _authority(netloc: str) -> str:
+    """Return host[:port] as urllib3 has it, which sends what is meant for ``a\\@b`` to a."""
+    return netloc.partition("\\")[0].rpartition("@")[2]

@@ -26,6 +26,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from sregistry.client import Client
+from sregistry.errors import AuthenticationError
+from sregistry.settings import Settings
 from tests import images
 from tests.real.conftest import Pipeline, docker_registry, tool
 from tests.scripted import Asked, Reply, Scripted
@@ -186,7 +189,7 @@ class TokenServer:
         access = []
         for scope in " ".join(query.get("scope", [])).split():
             kind, name, actions = scope.split(":")
-            access.append({"type": kind, "name": name, "actions": sorted({"pull"} & set(actions.split(",")))})
+            access.append({"type": kind, "name": name, "actions": sorted({"pull", "*"} & set(actions.split(",")))})
         end = int(now + self.lifetime - LEEWAY)
         claims = {"iss": "tests", "sub": "me", "aud": query["service"][0], "exp": end, "nbf": end - 900, "iat": end - 900}
         self.given.append(self.identity.token({**claims, "jti": str(len(self.given)), "access": access}))
@@ -271,6 +274,21 @@ def test_a_token_server_gives_tokens_to_who_knows_the_secret(guarded: Guarded, t
     assert_no_secret(pipeline.folder, result, *guarded.tokens.given)
     said = one_error(guarded.pipeline(tmp_path / "none").run("uri=demo/tiny:1"))
     assert "You must have an Nvidia GPU cloud token to use it." in said
+
+
+def test_tags_and_repositories_want_scopes_of_their_own(guarded: Guarded) -> None:
+    environ = {"SREGISTRY_NVIDIA_BASE": guarded.host, "SREGISTRY_NVIDIA_NOHTTPS": "yes"}
+    with_token = {**environ, "SREGISTRY_NVIDIA_TOKEN": SECRET}
+    client = Client(Settings.load(environ=with_token), with_token)
+    assert client.search("demo/tiny") == ["demo/tiny:1"]
+    assert client.search("demo/*") == ["demo/multi", "demo/tiny"]
+    assert client.search("tin") == ["demo/tiny"]
+    anonymous = Client(Settings.load(environ=environ), environ)
+    for query in ("demo/tiny", "demo/*"):
+        with pytest.raises(AuthenticationError, match="You must have an Nvidia GPU cloud token to use it"):
+            anonymous.search(query)
+    guarded.tokens.public = True
+    assert anonymous.search("demo/tiny:*") == ["demo/tiny:1"]
 
 
 def test_an_identity_token(guarded: Guarded, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: In the order of the help.
 VERBS = (
     "pull",
+    "search",
+    "record",
     "images",
     "inspect",
     "get",
