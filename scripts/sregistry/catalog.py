@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 FILE = "sregistry.json"
 _TABLE = "images"
-_TIME = "%Y-%m-%d %H:%M:%S"
+#: How a record writes a time, which is UTC.
+TIME = "%Y-%m-%d %H:%M:%S"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,7 @@ class Record:
     def created(self) -> datetime:
         """When the image was recorded."""
         try:
-            return datetime.strptime(self.created_at, _TIME).replace(tzinfo=UTC)
+            return datetime.strptime(self.created_at, TIME).replace(tzinfo=UTC)
         except ValueError:
             return datetime.fromtimestamp(0, UTC)
 
@@ -130,7 +131,7 @@ def record(
         image=image["path"],
         size=image["size"],
         compressed_size=0 if None in sizes else sum(size or 0 for size in sizes),
-        created_at=now.astimezone(UTC).strftime(_TIME),
+        created_at=now.astimezone(UTC).strftime(TIME),
         format=image["format"],
         platform=str(resolved.platform),
         metrics=_metrics(resolved),
@@ -192,6 +193,23 @@ class Catalog:
             if replaced:
                 table.remove(doc_ids=replaced)
         return record, not known
+
+    def replace(self, record: Record) -> Record:
+        """Have *record* in the place of that with its id, and return it. Raises CatalogError: there is none any more."""
+        with self._lock(), self._open() as table:
+            collections = {d.get("collection"): int(d.get("collection_id") or 0) for d in table.all()}
+            number = collections.get(record.collection) or max(collections.values(), default=0) + 1
+            record = replace(record, collection_id=number)
+            if not table.contains(doc_id=record.id):
+                raise CatalogError(f"{record.uri} is off the record meanwhile", hint="`sregistry images` lists what is there")
+            table.upsert(Document(record.json(), doc_id=record.id))
+        return record
+
+    def remove(self, record: Record) -> None:
+        """Take *record* off; one that is gone already is no error. Raises CatalogError."""
+        with self._lock(), self._open() as table:
+            if table.contains(doc_id=record.id):
+                table.remove(doc_ids=[record.id])
 
     def find(self, text: str, *, registry: str, collection: str) -> Record:
         """Return the newest record that *text* means, of a local image if there is one.

@@ -185,6 +185,45 @@ class Client:
             shown=progress or Silent(sys.stderr),
         )
 
+    def add(self, file: str | Path, name: str, *, copy: bool = False, force: bool = False) -> Container:
+        """Take an image file, or a sandbox, into the storage folder as *name*. Raises ImageError, CatalogError, InvalidReference."""
+        from sregistry import library
+        from sregistry.target import locate
+
+        owner, reference = locate(name, self.settings.client, overlay(self._environ))
+        place = Path.cwd() / Path(file).expanduser()
+        kept, _ = library.add(
+            self.catalog,
+            place,
+            self.settings.storage,
+            client=owner.client,
+            reference=reference,
+            copy=copy,
+            force=force,
+            now=datetime.now(UTC),
+        )
+        return Container.of(kept, self.catalog)
+
+    def mv(self, uri: str, path: str | Path) -> Container:
+        """Move an image's file to *path*, a folder or a new name. Raises as `find`; ImageError."""
+        from sregistry import library
+
+        return Container.of(library.move(self.catalog, self.find(uri), Path(path).expanduser()), self.catalog)
+
+    def rename(self, uri: str, new: str) -> Container:
+        """Give an image another name. Raises as `find`; ImageError; CatalogError: the name is taken."""
+        from sregistry import library
+        from sregistry.target import locate
+
+        _, reference = locate(new, self.settings.client, overlay(self._environ))
+        return Container.of(library.rename(self.catalog, self.find(uri), reference), self.catalog)
+
+    def rm(self, uri: str) -> None:
+        """Remove an image: its record, and its file unless another record needs it. Raises as `find`; ImageError."""
+        from sregistry import library
+
+        library.remove(self.catalog, self.find(uri))
+
     def labels(self, key: str | None = None, value: str | None = None) -> list[tuple[str, str, Container]]:
         """Return the labels of images as key, value and image, sorted; those of a key, or of a key and a value. Raises CatalogError."""
         found = [
