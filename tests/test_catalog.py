@@ -176,7 +176,7 @@ def test_the_file(catalog: Catalog) -> None:
     catalog.add(made())
     document = json.loads(catalog.path.read_bytes())["images"]["1"]
     assert document["uri"] == "nvidia/tensorflow:17.11"
-    assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json"}
+    assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json", "sregistry.json.backup"}
 
 
 def test_the_record_of_an_old_image() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -200,8 +202,6 @@ def test_remote(client: Client, line: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.needs("root", "mount")
 def test_add_across_file_systems(client: Client, tmp_path: Path) -> None:
     """A move to another file system is a copy, whole before it has its name; a full one leaves the file where it was."""
-    import subprocess
-
     there = client.settings.storage
     there.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(there)], check=True)
@@ -219,3 +219,36 @@ def test_add_across_file_systems(client: Client, tmp_path: Path) -> None:
             client.add(sandbox(tmp_path / "box"), "nvidia/box:1")
     finally:
         subprocess.run(["umount", str(there)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "deep", "says"),
+    [
+        (lambda path: None, True, ""),
+        (lambda path: path.unlink(), False, "is gone"),
+        (lambda path: path.write_bytes(IMAGE + b"x"), False, "has 4097 bytes, not 4096"),
+        (lambda path: path.write_bytes(IMAGE[:-1] + b"x"), True, "has other bytes than were recorded"),
+        (lambda path: path.write_bytes(IMAGE[:-1] + b"x"), False, ""),
+        (lambda path: (path.unlink(), path.mkdir()), False, "is something else"),
+    ],
+    ids=["sound", "gone", "size", "bytes", "bytes unread", "a folder"],
+)
+def test_check(
+    client: Client, file: Path, change: Callable[[Path], object], deep: bool, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(str(client.add(file, URI).image))
+    client.catalog.add(made("nvidia/remote:1", image=None, version=""))
+    change(place)
+    assert main(["images", "--check", *(["--deep"] if deep else [])]) == int(bool(says))
+    assert capsys.readouterr().out == (f"{URI}: {place} {says}\n" if says else "")
+
+
+def test_the_catalog_s_way_back(client: Client, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the error says is run by a shell, and brings back the state before the last change."""
+    client.add(file, URI, copy=True)
+    client.add(file, "nvidia/second:1")
+    client.catalog.path.write_text('{"images": {"1"')
+    assert main(["images"]) == 1
+    command = capsys.readouterr().err.rpartition("is kept: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert [container.uri for container in client.images()] == [URI]

@@ -3,6 +3,7 @@
 ```
 <database>/sregistry.json         {"images": {"<id>": {record}}}
 <database>/sregistry.json.lock    held while a record is written
+<database>/sregistry.json.backup  the same before the last change
 ```
 
 Readers need no lock: the file is replaced whole. A change is read, made and written under the lock,
@@ -13,6 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -273,15 +277,39 @@ class _File(Storage):
             isinstance(table, dict) and all(k.isdigit() and isinstance(d, dict) for k, d in table.items()) for table in data.values()
         )
         if not valid:
-            raise CatalogError(f"the catalog {self._path} is damaged", hint="restore it from a backup, or move it away and pull again")
+            raise CatalogError(f"the catalog {self._path} is damaged", hint=_way_back(self._path))
         return data or None
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._back_up()
             write_atomic(self._path, json.dumps(data, indent=1, sort_keys=True).encode())
         except OSError as error:
             raise from_oserror(error, CatalogError, "can't write the catalog") from error
+
+    def _back_up(self) -> None:
+        """Keep what is there: it was read before it is written, so it is good."""
+        aside = _backup(self._path).with_name(f".{self._path.name}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.link(self._path, aside)
+            except PermissionError:  # of another user, or on a file system without links
+                shutil.copyfile(self._path, aside)
+            os.replace(aside, _backup(self._path))
+        aside.unlink(missing_ok=True)  # two names of one file: then a rename does nothing
+
+
+def _backup(path: Path) -> Path:
+    return path.with_name(f"{path.name}.backup")
+
+
+def _way_back(path: Path) -> str:
+    """Return what to do about a damaged catalog."""
+    backup = _backup(path)
+    if backup.is_file():
+        return f"its state before the last change is kept: cp {shlex.quote(str(backup))} {shlex.quote(str(path))}"
+    return "move it away and pull again"
 
 
 def _identity(document: Mapping[str, Any]) -> tuple[Any, ...]:

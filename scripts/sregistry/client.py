@@ -218,6 +218,17 @@ class Client:
         _, reference = locate(new, self.settings.client, overlay(self._environ))
         return Container.of(library.rename(self.catalog, self.find(uri), reference), self.catalog)
 
+    def check(self, *, deep: bool = False) -> list[tuple[Container, str]]:
+        """Return the images whose files are gone or changed, and what is wrong. Raises CatalogError; ImageError: a file can't be read.
+
+        Args:
+            deep: read the files and compare their SHA-256; without, their sizes.
+        """
+        from sregistry import library
+
+        found = [(container, library.wrong(container, deep=deep)) for container in self.images()]
+        return [(container, what) for container, what in found if what]
+
     def rm(self, uri: str) -> None:
         """Remove an image: its record, and its file unless another record needs it. Raises as `find`; ImageError."""
         from sregistry import library

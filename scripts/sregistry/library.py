@@ -30,7 +30,7 @@ from sregistry.reference import Reference
 from sregistry.settings import FORMATS
 
 #: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
-_SQUASHFS, _LAUNCH = b"hsqs", b"#!/usr/bin/env run-singularity\n"
+_SQUASHFS = b"hsqs"
 
 
 def add(
@@ -125,6 +125,26 @@ def remove(catalog: Catalog, record: Record) -> None:
             path.unlink()
 
 
+def wrong(record: Record, *, deep: bool = False) -> str | None:
+    """Return what is wrong with an image's file, None if nothing is: it is gone, or of another size or, looked at *deep*, other bytes."""
+    if record.image is None:
+        return None
+    path = Path(record.image)
+    with _failing("can't read"):
+        if not path.exists():
+            return "is gone"
+        if path.is_dir() != (record.format == "sandbox"):
+            return "is something else"
+        if record.format == "sandbox":
+            return None
+        size = path.stat().st_size
+        if size != record.size:
+            return f"has {size} bytes, not {record.size}"
+        if deep and record.version and len(record.version) == 64 and _hash(path) != record.version:
+            return "has other bytes than were recorded"
+    return None
+
+
 def _follow(catalog: Catalog, record: Record, source: Path, target: Path) -> Record:
     """Place the file, have the record say so, and take the old one away; a record that can't be written leaves both as they were."""
     _place(source, target, copy=False, force=False)
@@ -151,7 +171,7 @@ def _recognize(file: Path) -> tuple[str, str | None]:
                 raise ImageError(f"{file} is no sandbox: it has no .singularity.d", hint="name an image file, or a sandbox directory")
             return "sandbox", None
         with file.open("rb") as opened:
-            if opened.read(len(_LAUNCH + _SQUASHFS)).removeprefix(_LAUNCH).startswith(_SQUASHFS):
+            if opened.read(len(sif.LAUNCH_LINE + _SQUASHFS)).removeprefix(sif.LAUNCH_LINE).startswith(_SQUASHFS):
                 return "simg", None
             opened.seek(0)
             try:
