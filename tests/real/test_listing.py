@@ -11,10 +11,9 @@ from sregistry.auth import CATALOG
 from sregistry.client import Client
 from sregistry.errors import RegistryError
 from sregistry.manifest import Resolved, resolve
-from sregistry.oci import MediaType, Platform, parse_manifest
+from sregistry.oci import Platform
 from sregistry.reference import Reference
 from sregistry.registry import PAGE
-from sregistry.schema1 import EMPTY, Schema1
 from sregistry.settings import Settings
 from sregistry.store import Store
 from tests import images
@@ -39,7 +38,7 @@ def test_tags(registry: str, layout: images.Layout) -> None:
     for repository in repositories(layout):
         assert set(found.search(repository)) == {name for name in layout.tags() if name.startswith(f"{repository}:")}
     assert found.search("demo/tiny") == ["demo/tiny:1", "demo/tiny:Mixed.Case-2"]
-    assert found.search("demo/run:*[hy]*") == ["demo/run:both", "demo/run:entrypoint"]
+    assert found.search("demo/run:*[hy]*") == [f"demo/run:{tag}" for tag in ("both", "entrypoint", "neither", "shell-form")]
     with pytest.raises(RegistryError, match=r"has no image demo/none \(404 Not Found: NAME_UNKNOWN"):
         found.search("demo/none:*")
 
@@ -78,31 +77,6 @@ def test_repositories_in_pages(small: str) -> None:
 def found(registry: str, store: Store, name: str, platform: str = "amd64") -> Resolved:
     with client(registry) as it:
         return resolve(it, Reference.parse(name, registry=registry, collection=""), Platform.parse(platform), store)
-
-
-@pytest.mark.parametrize("name", ["demo/tiny:1", "demo/empty:1", "demo/nothing:1"])
-def test_schema_1_is_made_of_an_image_in_docker_s_types(registry: str, tmp_path: Path, name: str) -> None:
-    resolved = found(registry, Store(tmp_path), name)
-    assert [document.descriptor.media_type for document in resolved.documents] == [MediaType.SCHEMA1, MediaType.DOCKER_MANIFEST]
-    beside = parse_manifest(resolved.documents[0].text.encode())
-    assert isinstance(beside, Schema1)
-    assert [layer.digest for layer in beside.layers] == [item.blob.digest for item in resolved.layers if item.blob.digest != EMPTY]
-    assert resolved.config is not None and resolved.digest == resolved.documents[-1].descriptor.digest
-
-
-def test_the_same_every_time(registry: str, tmp_path: Path) -> None:
-    """Its signature is another one each time, but that is no part of it."""
-    assert found(registry, Store(tmp_path / "1"), "demo/tiny:1") == found(registry, Store(tmp_path / "2"), "demo/tiny:1")
-
-
-def test_schema_1_of_a_list_is_of_amd64(registry: str, tmp_path: Path) -> None:
-    amd64 = found(registry, Store(tmp_path), "demo/multi:list")
-    arm64 = found(registry, Store(tmp_path), "demo/multi:list", "arm64")
-    kinds = [[document.descriptor.media_type for document in resolved.documents] for resolved in (amd64, arm64)]
-    assert kinds == [
-        [MediaType.SCHEMA1, MediaType.DOCKER_LIST, MediaType.DOCKER_MANIFEST],
-        [MediaType.DOCKER_LIST, MediaType.OCI_MANIFEST],
-    ]
 
 
 def test_none_is_made_of_oci_s_types(registry: str, tmp_path: Path) -> None:
