@@ -153,6 +153,7 @@ class Layout:
         docker: bool = False,
         platform: str = "linux/amd64",
         diff_ids: list[str] | None = None,
+        history: list[Json] | None = None,
     ) -> Json:
         """Keep an image and return the descriptor of its manifest."""
         layers = list(layers)
@@ -164,6 +165,7 @@ class Layout:
             "os": os,
             "config": dict(config or {}),
             "rootfs": {"type": "layers", "diff_ids": [item.diff_id for item in layers] if diff_ids is None else diff_ids},
+            **({"history": history} if history else {}),
         }
         manifest = {
             "schemaVersion": 2,

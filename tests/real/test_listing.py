@@ -11,9 +11,10 @@ from sregistry.auth import CATALOG
 from sregistry.client import Client
 from sregistry.errors import RegistryError
 from sregistry.manifest import Resolved, resolve
-from sregistry.oci import Platform
+from sregistry.oci import ImageConfig, MediaType, Platform, parse_manifest
 from sregistry.reference import Reference
 from sregistry.registry import PAGE
+from sregistry.schema1 import Schema1
 from sregistry.settings import Settings
 from sregistry.store import Store
 from tests import images
@@ -24,8 +25,8 @@ from tests.tarball import file
 pytestmark = pytest.mark.needs("docker-registry")
 
 
-def searching(host: str) -> Client:
-    environ = {"SREGISTRY_NVIDIA_BASE": host, "SREGISTRY_NVIDIA_NOHTTPS": "yes"}
+def searching(host: str, **more: str) -> Client:
+    environ = {"SREGISTRY_NVIDIA_BASE": host, "SREGISTRY_NVIDIA_NOHTTPS": "yes", **more}
     return Client(Settings.load(environ=environ), environ)
 
 
@@ -74,13 +75,80 @@ def test_repositories_in_pages(small: str) -> None:
     assert searching(small).search("*") == [f"demo/m{number}" for number in range(8)]
 
 
-def found(registry: str, store: Store, name: str, platform: str = "amd64") -> Resolved:
+# -- schema 1, which docker-registry makes of an image in Docker's types whose config has a history
+
+
+def with_history(layout: images.Layout, *, docker: bool = True, platform: str = "linux/amd64") -> images.Json:
+    """Keep an image of two layers, and of steps between them that made none; return the descriptor of its manifest."""
+    layers = [images.layer([file(b"one", platform.encode())]), images.layer([file(b"two", b"2")])]
+    history = [{"created": "2017-10-27T08:00:00Z", "created_by": f"step {number}", "empty_layer": number % 2 == 0} for number in range(5)]
+    config = {"Entrypoint": ["/one"], "Env": ["A=1"], "Labels": {"l": "1"}}
+    return layout.image(layers, config, docker=docker, platform=platform, history=history)
+
+
+@pytest.fixture(scope="module")
+def converting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("converting")
+    layout = images.Layout(folder / "layout")
+    amd64, arm64 = with_history(layout), with_history(layout, platform="linux/arm64")
+    layout.tag("demo/old:1", amd64)
+    layout.tag("demo/old:list", layout.index([(amd64, "linux/amd64"), (arm64, "linux/arm64")], images.LIST))
+    layout.tag("demo/old:oci", with_history(layout, docker=False))
+    layout.tag("demo/old:no-history", layout.image([images.layer([file(b"f")])], docker=True))
+    with docker_registry(folder) as address:
+        images.push(layout, f"http://{address}")
+        yield address
+
+
+def found(registry: str, folder: Path, tag: str, platform: str = "amd64") -> Resolved:
     with client(registry) as it:
-        return resolve(it, Reference.parse(name, registry=registry, collection=""), Platform.parse(platform), store)
+        reference = Reference.parse(f"demo/old:{tag}", registry=registry, collection="")
+        return resolve(it, reference, Platform.parse(platform), Store(folder))
 
 
-def test_none_is_made_of_oci_s_types(registry: str, tmp_path: Path) -> None:
-    assert len(found(registry, Store(tmp_path), "demo/static:1").documents) == 1
+@pytest.mark.parametrize(
+    ("tag", "platform", "kinds"),
+    [
+        ("1", "amd64", [MediaType.SCHEMA1, MediaType.DOCKER_MANIFEST]),
+        ("list", "amd64", [MediaType.SCHEMA1, MediaType.DOCKER_LIST, MediaType.DOCKER_MANIFEST]),
+        # docker-registry makes it of the list's image for amd64, which tells nothing of this one
+        ("list", "arm64", [MediaType.DOCKER_LIST, MediaType.DOCKER_MANIFEST]),
+        ("oci", "amd64", [MediaType.OCI_MANIFEST]),
+        ("no-history", "amd64", [MediaType.DOCKER_MANIFEST]),
+    ],
+)
+def test_schema_1_is_kept_where_it_is_made(converting: str, tmp_path: Path, tag: str, platform: str, kinds: list[str]) -> None:
+    resolved = found(converting, tmp_path, tag, platform)
+    assert [document.descriptor.media_type for document in resolved.documents] == kinds
+    assert resolved.digest == resolved.documents[-1].descriptor.digest and resolved.config is not None
+
+
+def test_it_is_of_the_same_image(converting: str, tmp_path: Path) -> None:
+    resolved = found(converting, tmp_path, "1")
+    beside = parse_manifest(resolved.documents[0].text.encode())
+    assert isinstance(beside, Schema1)
+    assert [layer.digest for layer in beside.layers] == [layer.blob.digest for layer in resolved.layers]
+    ours, theirs = resolved.parsed_config(), ImageConfig.parse(beside.config)
+    assert (theirs.entrypoint, theirs.env, theirs.labels) == (ours.entrypoint, ours.env, ours.labels) == (("/one",), ("A=1",), {"l": "1"})
+
+
+def test_it_is_the_same_every_time(converting: str, tmp_path: Path) -> None:
+    """Its signature is another one each time, but is no part of what is kept."""
+    assert found(converting, tmp_path / "1", "1") == found(converting, tmp_path / "2", "1")
+
+
+def test_a_record_shows_both(converting: str, tmp_path: Path) -> None:
+    """As the seed's `inspect` does."""
+    environ = {"SREGISTRY_DATABASE": str(tmp_path), "SINGULARITY_CACHEDIR": str(tmp_path), "SREGISTRY_DOCKER_ARCHITECTURE": "amd64"}
+    metrics = searching(converting, **environ).record("demo/old:1").inspect()["metrics"]
+    url = f"http://{converting}/v2/demo/old/manifests"
+    assert {key: value if key == "selfLink" else value["selfLink"] for key, value in metrics.items()} == {
+        "1": f"{url}/1",
+        "2": f"{url}/1",
+        "selfLink": url,
+    }
+    assert (metrics["1"]["architecture"], metrics["1"]["schemaVersion"], len(metrics["1"]["fsLayers"])) == ("amd64", 1, 5)
+    assert metrics["2"]["mediaType"] == MediaType.DOCKER_MANIFEST
 
 
 def test_a_repository_of_more_tags_than_a_page_has(tmp_path: Path) -> None:
