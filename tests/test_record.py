@@ -91,6 +91,16 @@ def test_a_remote_record(client: Client, server: Server, layout: Layout) -> None
     assert names == {"demo/arm:1"}
 
 
+def test_what_its_config_says_can_be_asked_for(client: Client, layout: Layout) -> None:
+    config = {"Env": ["CUDA_VERSION=12.4.1"], "Labels": {"maintainer": "me"}}
+    layout.tag("nvidia/cuda:12", layout.image([layer([file(b"f")])], config))
+    layout.tag("demo/sif:1", layout.sif(b"a SIF"))
+    for uri in ("cuda:12", "caffe2:17.10", "demo/sif:1"):
+        client.record(uri)
+    assert [container.uri for container in client.images(where="cuda>=12.4")] == ["nvidia/cuda:12"]
+    assert [(key, value) for key, value, _ in client.labels()] == [("maintainer", "me")]
+
+
 def test_the_same_again_is_an_update(client: Client) -> None:
     first, new = client.add_remote("caffe2:17.10")
     again, newly = client.add_remote("nvidia://nvidia/caffe2:17.10")

@@ -296,7 +296,9 @@ class Client:
 
     def add_remote(self, uri: str, *, platform: str | None = None) -> tuple[Container, bool]:
         """As `record`; and say whether it is new."""
-        from sregistry.manifest import resolve
+        from sregistry.document import load_json
+        from sregistry.facts import facts
+        from sregistry.manifest import SIF, resolve
         from sregistry.target import locate
 
         if self.settings.disable:
@@ -307,7 +309,9 @@ class Client:
             raise InvalidReference(f"{uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
         with self._connect(settings) as connection, self._store() as store:
             resolved = resolve(connection, reference, wanted, store)
-        kept, new = self.catalog.add(new_record(resolved, None, now=datetime.now(UTC)))
+        config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
+        written = new_record(resolved, None, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)))
+        kept, new = self.catalog.add(written)
         return Container.of(kept, self.catalog), new
 
     def _connect(self, settings: RegistrySettings) -> RegistryClient:
