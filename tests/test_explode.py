@@ -237,7 +237,7 @@ def test_a_layer_that_is_no_tar_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_blob_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No such file"):
+    with pytest.raises(StoreError, match="No such file or directory; run again to fetch it anew"):
         explode(Store(tmp_path), Digest.of(b"x"), Digest.of(b"y"), Compression(), 1)
 
 

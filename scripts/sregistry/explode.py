@@ -77,7 +77,10 @@ def explode(
             with path.open("rb") as file, beating(f"explode-{blob.algorithm}-{blob.hex}", file):
                 yield file
         except OSError as error:
-            raise from_oserror(error, StoreError, f"can't explode {name}:") from error
+            wrong = from_oserror(error, StoreError, f"can't explode {name}:")
+            if isinstance(error, FileNotFoundError):  # somebody cleaned up by hand
+                wrong.hint = "run again to fetch it anew"
+            raise wrong from error
         except (LayerError, DigestMismatch):
             _blame(path, blob, ours=path == own)
             raise

@@ -113,11 +113,14 @@ def _layer(options: argparse.Namespace) -> None:
     layer = resolved.layer(Digest(options.digest))
     was = store.has(layer.blob.digest, layer.blob.size)
     start = time.monotonic()
-    with _client(settings, store, environ) as client:
-        made = fetch(client, resolved.reference, layer, store, connections=options.connections)
-    path = Path(made["holds"][0]["path"])
-    with path.open("rb") as file:
-        estargz = is_estargz(file)
+    try:
+        with _client(settings, store, environ) as client:
+            made = fetch(client, resolved.reference, layer, store, connections=options.connections)
+        path = Path(made["holds"][0]["path"])
+        with path.open("rb") as file:
+            estargz = is_estargz(file)
+    except FileNotFoundError as error:
+        raise StoreError(f"{error.filename} was removed meanwhile", hint="run again to fetch it anew") from error
     receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
     there = was or store.root not in path.parents
     say(f"layer {_short(options.digest)}: {_amount(made['size']) + ', there already' if there else _rated(made['size'], start)}")
