@@ -111,6 +111,14 @@ def test_a_place_that_is_taken(client: Client, file: Path) -> None:
     assert len(client.images()) == 1
 
 
+def test_a_link_is_copied_only(client: Client, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(file.name)
+    with pytest.raises(ImageError, match="is a link, which is not moved"):
+        client.add("link", URI)
+    place = Path(str(client.add("link", URI, copy=True).image))
+    assert (place.is_symlink(), place.read_bytes(), file.exists()) == (False, IMAGE, True)
+
+
 def test_add_what_is_in_its_place(client: Client) -> None:
     place = client.settings.storage / "nvidia-caffe2:17.10.simg"
     place.parent.mkdir()
@@ -133,14 +141,14 @@ def test_mv(client: Client, file: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["mv", "caffe2:17.10", "folder"]) == 0
     place = tmp_path / "folder" / "nvidia-caffe2:17.10.simg"
     assert capsys.readouterr().out == f"[move] {URI} => {place}\n"
-    assert (place.read_bytes(), client.locate(URI), names(client)) == (IMAGE, str(place), [])
+    assert (place.read_bytes(), client.get(URI).location, names(client)) == (IMAGE, str(place), [])
     assert client.mv(URI, tmp_path / "folder" / "mine.img").image == str(tmp_path / "folder" / "mine.img")
     (tmp_path / "taken").touch()
     with pytest.raises(ImageError, match="taken is there already"):
         client.mv(URI, "taken")
     with pytest.raises(ImageError, match="is no folder"):
         client.mv(URI, "not/there")
-    assert Path(client.locate(URI)).read_bytes() == IMAGE
+    assert Path(client.get(URI).location).read_bytes() == IMAGE
 
 
 def test_mv_without_record(client: Client, file: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_remote_record(client: Client, server: Server, layout: Layout) -> None
     assert repr(container) == "<Container 'nvidia/caffe2:17.10'>"
     assert (container.image, container.version, container.url) == (None, "", f"{url}/17.10")
     assert (container.platform, container.registry, container.compressed_size > 0) == ("linux/amd64", server.address, True)
-    assert client.locate("nvidia/caffe2:17.10") == f"{url}/17.10"
+    assert client.get("nvidia/caffe2:17.10").location == f"{url}/17.10"
     assert client.images() == [container]
     found = container.inspect()
     assert set(KEYS) <= set(found)
@@ -110,19 +110,19 @@ def test_the_same_again_is_an_update(client: Client) -> None:
 def test_what_was_pulled_stays_and_is_what_get_finds(client: Client, tmp_path: Path) -> None:
     remote = client.record("caffe2:17.10")
     kept, _ = client.catalog.add(local(remote, tmp_path / "x.sif"))
-    assert client.locate("caffe2:17.10") == str(tmp_path / "x.sif")
+    assert client.get("caffe2:17.10").location == str(tmp_path / "x.sif")
     again = client.record("caffe2:17.10")
     assert again.image is None and again.created_at >= kept.created_at
-    assert client.locate("caffe2:17.10") == str(tmp_path / "x.sif")
+    assert client.get("caffe2:17.10").location == str(tmp_path / "x.sif")
     assert [(record.id, record.image) for record in client.catalog.records() if record.image] == [(kept.id, kept.image)]
-    assert client.locate(f"caffe2:17.10@{VERSION}") == str(tmp_path / "x.sif")
+    assert client.get(f"caffe2:17.10@{VERSION}").location == str(tmp_path / "x.sif")
 
 
 def test_an_older_local_image_goes_before_a_newer_remote_one(client: Client, tmp_path: Path) -> None:
     container = client.record("caffe2:17.10")
     client.catalog.add(replace(local(container, tmp_path / "x.sif"), created_at="2018-01-15 15:33:30"))
     assert client.catalog.records()[-1].image is None
-    assert client.locate("caffe2:17.10") == str(tmp_path / "x.sif")
+    assert client.get("caffe2:17.10").location == str(tmp_path / "x.sif")
 
 
 def test_a_platform(client: Client) -> None:
@@ -146,7 +146,7 @@ def test_a_digest(client: Client) -> None:
     digest = client.record("caffe2:17.10").digest
     container = client.record(f"caffe2@{digest}")
     assert (container.uri, container.tag, container.url.rpartition("/")[2]) == (f"nvidia/caffe2@{digest}", None, digest)
-    assert client.locate(f"nvidia/caffe2@{digest}").endswith(f"/manifests/{digest}")
+    assert client.get(f"nvidia/caffe2@{digest}").location.endswith(f"/manifests/{digest}")
 
 
 def test_no_catalog_no_record(server: Server, tmp_path: Path) -> None:

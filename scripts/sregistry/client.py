@@ -256,11 +256,13 @@ class Client:
         return rebuild(self.find(uri))
 
     def get(self, uri: str) -> Container:
-        """Return what `find` does; in a shell (`interactive`), print its path or address as well. Raises as `locate`."""
-        place = self.locate(uri)
+        """Return what `find` does; in a shell (`interactive`), print where it is as well. Raises CatalogError also if its file is gone."""
+        container = self.find(uri)
+        if container.image is not None and not os.path.lexists(container.image):
+            raise CatalogError(f"{container.uri} was at {container.image}, but is gone", hint="pull it again")
         if self.interactive:
-            print(place)
-        return self.find(uri)
+            print(container.location)
+        return container
 
     def search(self, query: str) -> list[str]:
         """Return what the registry has, named so that `pull` takes it, the newest version last.
@@ -281,7 +283,7 @@ class Client:
             return meant.run(connection)
 
     def record(self, uri: str, *, platform: str | None = None) -> Container:
-        """Record an image without pulling it: its manifests are fetched, and `locate` says where it is.
+        """Record an image without pulling it: its manifests are fetched, and `get` says where it is.
 
         Args:
             uri: as `pull` takes it.
@@ -339,13 +341,6 @@ class Client:
             return
         with tempfile.TemporaryDirectory(prefix="sregistry-", dir=working(self._environ)) as folder:
             yield Store(Path(folder), (self.settings.cache, *self.settings.cache_from))
-
-    def locate(self, uri: str) -> str:
-        """Return the path of a local image, the address of a remote one. Raises CatalogError: none, or its file is gone."""
-        container = self.find(uri)
-        if container.image is not None and not os.path.lexists(container.image):
-            raise CatalogError(f"{container.uri} was at {container.image}, but is gone", hint="pull it again")
-        return container.location
 
 
 def get_client(environ: Mapping[str, str] = os.environ) -> Client:

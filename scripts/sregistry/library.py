@@ -28,6 +28,7 @@ from sregistry.catalog import TIME, Catalog, Record
 from sregistry.errors import CatalogError, ImageError, from_oserror
 from sregistry.reference import Reference
 from sregistry.settings import FORMATS
+from sregistry.store import sync
 
 #: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
 _SQUASHFS = b"hsqs"
@@ -50,6 +51,8 @@ def add(
     Raises:
         ImageError: no image, its place is taken, or it can't be moved. CatalogError.
     """
+    if file.is_symlink() and not copy:
+        raise ImageError(f"{file} is a link, which is not moved", hint="name the file itself, or say --copy")
     form, architecture = _recognize(file)
     target = storage / f"{reference.filename}{FORMATS[form]}"
     if os.path.lexists(target) and not force and not _same(file, target):
@@ -146,7 +149,7 @@ def wrong(record: Record, *, deep: bool = False) -> str | None:
 
 
 def _follow(catalog: Catalog, record: Record, source: Path, target: Path) -> Record:
-    """Place the file, have the record say so, and take the old one away; a record that can't be written leaves both as they were."""
+    """Place the file and have the record say so; if that can't be written, the file is where it was."""
     _place(source, target, copy=False, force=False)
     try:
         return catalog.replace(replace(record, image=str(target)))
@@ -220,9 +223,11 @@ def _place(source: Path, target: Path, *, copy: bool, force: bool) -> None:
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             shutil.copy2(source, beside)
-            with beside.open("rb") as opened:
-                os.fsync(opened.fileno())
+            sync(beside)
+            if not force and os.path.lexists(target):
+                raise ImageError(f"{target} is there already", hint="choose another name")
             beside.replace(target)
+            sync(target.parent)  # before the other one goes
         finally:
             beside.unlink(missing_ok=True)
         if not copy:
