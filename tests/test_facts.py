@@ -1,4 +1,4 @@
-"""What configs say: versions, the driver they ask for, labels. The values are those of NVIDIA's public images."""
+"""What configs say: versions, the driver they ask for, labels. The values are like those of NVIDIA's public images."""
 
 from __future__ import annotations
 
