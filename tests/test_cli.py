@@ -137,7 +137,18 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["get"], ["images", "--what"], ["serve", "x", "--port", "y"]])
+@pytest.mark.parametrize(
+    ("topic", "usage"),
+    [(["pull"], "usage: sregistry pull "), (["backend"], "usage: sregistry backend "), (["backend", "ls"], "usage: sregistry backend ls ")],
+)
+def test_help_of_a_command(topic: list[str], usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["help", *topic])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(usage)
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["help", "nothing"], ["get"], ["images", "--what"], ["serve", "x", "--port", "y"]])
 def test_bad_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

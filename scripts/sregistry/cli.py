@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     if options.command in (None, "help"):
+        if topic := getattr(options, "topic", []):
+            parser.parse_args([*topic, "--help"])  # prints that and leaves: with 0, or with 2 where there is no such command
         parser.print_help()
         return 0
     try:
@@ -52,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sregistry",
         description="Images of registries as Singularity and Apptainer images, and where they are.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=16),  # one line a command
+        epilog="sregistry help COMMAND: what a command does and takes. Start with `sregistry pull nvidia/cuda:12.6.0-base-ubuntu24.04`.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     levels = parser.add_mutually_exclusive_group()
@@ -59,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     levels.add_argument("--quiet", action="store_true", help="say nothing but results and errors")
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.register(verbs)
-    verbs.add_parser("help", help="print this help")
+    topic = verbs.add_parser("help", help="print this help, or that of a command")
+    topic.add_argument("topic", nargs="*", metavar="COMMAND", help="the command, and perhaps its own, as in `backend add`")
     return parser
 
 
