@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from sregistry.catalog import Catalog, Record, record
+from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, InvalidReference
 from sregistry.manifest import Document, Layer, Resolved
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
+from sregistry.record import Record, record
 
 VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
 NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)
@@ -78,7 +81,7 @@ def test_the_same_image_again_keeps_its_id(catalog: Catalog) -> None:
 
 def test_an_image_that_takes_the_place_of_another(catalog: Catalog) -> None:
     catalog.add(made())
-    kept, new = catalog.add(made("docker/other:1", image=made().image))
+    kept, new = catalog.add(made("docker/other:1", image=made().image, version="0" * 64))
     assert new
     assert catalog.records() == [kept]
 
@@ -176,7 +179,117 @@ def test_the_file(catalog: Catalog) -> None:
     catalog.add(made())
     document = json.loads(catalog.path.read_bytes())["images"]["1"]
     assert document["uri"] == "nvidia/tensorflow:17.11"
-    assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json", "sregistry.json.backup"}
+    catalog.add(made(metrics={"2": {"layers": []}}))
+    assert {path.name for path in catalog.path.parent.iterdir()} == {"sregistry.json", "sregistry.json.backup", "manifests"}
+    assert "layers" not in catalog.path.read_text()
+
+
+def manifests(catalog: Catalog) -> set[str]:
+    return {path.name for path in (catalog.path.parent / "manifests").iterdir()}
+
+
+def test_manifests(catalog: Catalog) -> None:
+    """They are by reference, shared, and there for as long as the database or its backup names them."""
+    one, other = {"2": {"layers": ["one"]}}, {"2": {"layers": ["other"]}}
+    first = catalog.add(made("nvidia/a:1", metrics=one))[0]
+    second = catalog.add(made("nvidia/b:1", metrics=one))[0]
+    assert (first.metrics, first.manifests, catalog.metrics(first)) == ({}, second.manifests, one)
+    catalog.remove(first)
+    assert catalog.metrics(second) == one
+    third = catalog.add(made("nvidia/b:1", metrics=other))[0]
+    assert len(manifests(catalog)) == 2, "the backup names the first"
+    catalog.path.with_name("sregistry.json.backup").replace(catalog.path)
+    assert [catalog.metrics(record) for record in catalog.records()] == [one]
+    catalog.add(made("nvidia/b:1", metrics=other))
+    catalog.add(made("nvidia/c:1", metrics={"2": {}}))
+    catalog.remove(catalog.find("nvidia/c:1", registry="nvcr.io", collection="nvidia"))
+    assert f"{first.manifests}.json" not in manifests(catalog)
+    assert catalog.metrics(third) == other
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{}")], ids=["gone", "other"])
+def test_damaged_manifests(catalog: Catalog, damage: Callable[[Path], object]) -> None:
+    record = catalog.add(made(metrics={"2": {"layers": []}}))[0]
+    damage(catalog.path.parent / "manifests" / f"{record.manifests}.json")
+    assert catalog.records() == [record]
+    with pytest.raises(CatalogError, match=r"manifests of the catalog: .*; pull the image again"):
+        catalog.metrics(record)
+
+
+def test_a_catalog_of_an_earlier_version(catalog: Catalog) -> None:
+    """Its records hold their manifests; the next change keeps those beside."""
+    old = {str(n): {**made(f"nvidia/i{n}:1").json(), "id": n, "metrics": {"2": {"n": n}}} for n in (1, 2)}
+    for document in old.values():
+        del document["manifests"]
+    catalog.path.parent.mkdir(parents=True)
+    catalog.path.write_text(json.dumps({"images": old}))
+    assert [catalog.metrics(record) for record in catalog.records()] == [{"2": {"n": 1}}, {"2": {"n": 2}}]
+    catalog.add(made("nvidia/new:1"))
+    records = catalog.records()
+    assert [catalog.metrics(record) for record in records] == [{"2": {"n": 1}}, {"2": {"n": 2}}, {}]
+    assert [record.metrics for record in records] == [{}] * 3
+    assert len(manifests(catalog)) == 2
+
+
+def test_tags_of_one_file(catalog: Catalog) -> None:
+    first, _ = catalog.add(made("nvidia/a:1", image="/one.sif"))
+    tag, new = catalog.add(made("nvidia/a:stable", image="/one.sif"))
+    assert (new, catalog.records()) == (True, [first, tag])
+    moved = catalog.replace(replace(tag, image="/two.sif"))
+    assert [record.image for record in catalog.records()] == ["/two.sif", "/two.sif"]
+    kept, _ = catalog.add(replace(moved, uri="nvidia/a:2", tag="2", version="0" * 64))
+    assert catalog.records() == [kept], "another file has its place"
+
+
+def test_many_in_one_change(catalog: Catalog) -> None:
+    records = [made(f"nvidia/i{n}:1", metrics={"2": {"n": n}}) for n in range(1500)]
+    kept = catalog.add_all(records)
+    assert [record.id for record, _ in kept] == list(range(1, 1501))
+    assert catalog.add_all([]) == []
+    assert len(catalog.records()) == len(manifests(catalog)) == 1500
+
+
+def test_a_disk_that_fills(catalog: Catalog, tmp_path: Path) -> None:
+    """A file of the size that is left; with a quota or a full disk the same call fails."""
+    kept, _ = catalog.add(made(metrics={"2": {}}))
+    before = catalog.path.read_bytes()
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from tests.test_catalog import made\n"
+        "from sregistry.catalog import Catalog; from sregistry.errors import CatalogError, report\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))\n"
+        "try: Catalog(Path(sys.argv[1])).add(made('nvidia/big:1', metrics={'2': {'n': 'x' * int(sys.argv[2])}}))\n"
+        "except CatalogError as error: sys.exit(report(error))"
+    )
+    for size in ("5000", "1"):  # the manifests, the database
+        done = subprocess.run([sys.executable, "-c", code, str(catalog.path.parent), size], check=False, capture_output=True, text=True)
+        assert done.returncode == 1 and re.fullmatch("error: can't write the catalog.*: File too large\n", done.stderr), done.stderr
+        assert catalog.path.read_bytes() == before
+    assert catalog.records() == [kept]
+    assert [path.name for path in catalog.path.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_writers_that_are_killed(catalog: Catalog) -> None:
+    """Whenever a writer dies: the file is whole, what it said to have added is there, and so are all manifests."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_catalog import made; from sregistry.catalog import Catalog\n"
+        "for n in range(1000):\n"
+        "  record = made(f'nvidia/i{sys.argv[2]}:{n % 7}', metrics={'2': {'n': sys.argv[2], 'm': n}})\n"
+        "  print(Catalog(Path(sys.argv[1])).add(record)[0].uri, flush=True)"
+    )
+    command = [sys.executable, "-c", code, str(catalog.path.parent)]
+    said: set[str] = set()
+    for round in range(4):
+        jobs = [subprocess.Popen([*command, f"{round}-{n}"], stdout=subprocess.PIPE, text=True) for n in range(2)]
+        firsts = [job.stdout.readline() for job in jobs if job.stdout]
+        for job in jobs:
+            job.kill()
+        said |= {line for job, first in zip(jobs, firsts, strict=True) for line in (first + job.communicate()[0]).splitlines(keepends=True)}
+        records = catalog.records()
+        assert {f"{record.uri}\n" for record in records} >= {line for line in said if line.endswith("\n")}
+        assert all(catalog.metrics(record)["2"] for record in records)
+    assert len(said) >= 8
+    catalog.add(made())
+    assert len({record.id for record in catalog.records()}) == len(catalog.records())
 
 
 def test_the_record_of_an_old_image() -> None:

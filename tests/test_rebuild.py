@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from sregistry.catalog import Catalog, Record
+from sregistry.catalog import Catalog
 from sregistry.compression import Codec, Compression
 from sregistry.errors import CatalogError, ConfigError
 from sregistry.rebuild import made, rebuild
+from sregistry.record import Record
 from sregistry.serve import serve
 from sregistry.store import Store
 from tests import test_catalog

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sregistry.catalog import record
 from sregistry.credentials import Keyring
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DigestMismatch, DocumentError
 from sregistry.manifest import Resolved, resolve
 from sregistry.oci import Descriptor, Digest, ImageConfig, MediaType, Platform, parse_manifest
 from sregistry.pace import Pace
+from sregistry.record import record
 from sregistry.reference import Reference
 from sregistry.registry import RegistryClient
 from sregistry.schema1 import EMPTY, Schema1, payload

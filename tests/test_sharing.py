@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from sregistry.catalog import Catalog, Record
+from sregistry.catalog import Catalog
 from sregistry.oci import Digest
+from sregistry.record import Record
 from sregistry.sharing import Common, layers, sharing
 from tests.test_catalog import made
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sregistry.catalog import Record
 from sregistry.errors import UsageError
+from sregistry.record import Record
 from sregistry.where import FIELDS, MAX_DEPTH, All, Comparison, Either, Filter, Kind, Not, parse
 from tests.test_catalog import made
 

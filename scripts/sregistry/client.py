@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry import messages
-from sregistry.catalog import Catalog, Record
-from sregistry.catalog import record as new_record
+from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
+from sregistry.record import Record
+from sregistry.record import record as new_record
 from sregistry.secrets import overlay
 from sregistry.settings import RegistrySettings, Settings, from_file, registry
 from sregistry.settings import platform as parse_platform
@@ -64,7 +65,9 @@ class Container(Record):
             command = rebuild(self).json()
         except SregistryError:
             command = None
-        return {**self.json(), "metrics": self._catalog.metrics(self), "sharing": self.sharing().json(), "rebuild": command}
+        found = {**self.json(), "metrics": self._catalog.metrics(self), "sharing": self.sharing().json(), "rebuild": command}
+        del found["manifests"]  # how the catalog keeps them
+        return found
 
     def sharing(self) -> Sharing:
         """Return its sizes and the layers that it shares with other images. Raises CatalogError."""

@@ -24,8 +24,9 @@ from datetime import datetime
 from pathlib import Path
 
 from sregistry import image, sif
-from sregistry.catalog import TIME, Catalog, Record
+from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ImageError, from_oserror
+from sregistry.record import TIME, Record
 from sregistry.reference import Reference
 from sregistry.settings import FORMATS
 from sregistry.store import sync
@@ -78,7 +79,6 @@ def add(
         created_at=now.strftime(TIME),
         format=form,
         platform=f"linux/{architecture}" if architecture else "",
-        metrics={},
     )
     try:
         return catalog.add(record)

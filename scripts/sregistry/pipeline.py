@@ -31,11 +31,12 @@ from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from sregistry import __version__, cores, messages, program, pulse, receipt, scratch, upkeep
-from sregistry.catalog import Catalog, Record, record
+from sregistry.catalog import Catalog
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.lease import lease
 from sregistry.manifest import Resolved
 from sregistry.progress import LOOK, Display, Tracker
+from sregistry.record import Record, record
 from sregistry.registries import OWN
 from sregistry.secrets import overlay
 from sregistry.settings import DISABLE_CACHE, Settings, flag

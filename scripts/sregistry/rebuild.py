@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 from sregistry.errors import CatalogError, ConfigError
 
 if TYPE_CHECKING:
-    from sregistry.catalog import Record
     from sregistry.compression import Compression
+    from sregistry.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sregistry.catalog import Record
+    from sregistry.record import Record
 
 #: Layers without a file, as builders write them by the dozen: having one in common says nothing.
 _EMPTY = frozenset(

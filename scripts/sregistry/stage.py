@@ -274,11 +274,12 @@ def _catalog(options: argparse.Namespace) -> None:
     from datetime import UTC, datetime
 
     from sregistry import receipt
-    from sregistry.catalog import Catalog, record
+    from sregistry.catalog import Catalog
     from sregistry.document import load_json
     from sregistry.facts import facts
     from sregistry.manifest import SIF
     from sregistry.rebuild import made
+    from sregistry.record import record
 
     resolved, image = _resolved(options.manifest), receipt.read(options.image)
     catalog = Catalog(options.database)

@@ -42,7 +42,7 @@ from sregistry.errors import UsageError
 from sregistry.facts import VERSIONS, numbers
 
 if TYPE_CHECKING:
-    from sregistry.catalog import Record
+    from sregistry.record import Record
 
 #: Depth of parentheses and `not`, far from the interpreter's own limit.
 MAX_DEPTH = 50
