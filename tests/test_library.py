@@ -179,6 +179,38 @@ def test_rename_keeps_a_name_of_its_own(client: Client, file: Path, tmp_path: Pa
     assert client.rename(URI, "lab/caffe2:2").image == str(tmp_path / "mine.img")
 
 
+def test_tag(client: Client, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(str(client.add(file, URI).image))
+    for _ in range(2):  # the second time, it has that name
+        assert main(["tag", URI, "caffe2:stable"]) == 0
+        assert capsys.readouterr().out == f"[tag] {URI} => nvidia/caffe2:stable\n"
+    assert [container.location for container in client.images()] == [str(place)] * 2
+    assert client.rename(URI, "nvidia/caffe2:old").image == str(place), "the file has another name still"
+    client.mv("nvidia/caffe2:stable", tmp_path / "mine.img")
+    assert [container.location for container in client.images()] == [str(tmp_path / "mine.img")] * 2
+    client.rm("nvidia/caffe2:old")
+    assert client.get("nvidia/caffe2:stable").location == str(tmp_path / "mine.img")
+    client.rm("nvidia/caffe2:stable")
+    assert (client.images(), os.path.lexists(tmp_path / "mine.img")) == ([], False)
+
+
+def test_a_tag_that_is_taken(client: Client, file: Path) -> None:
+    client.add(file, URI, copy=True)
+    file.write_bytes(IMAGE + b"new")
+    client.add(file, "nvidia/caffe2:stable")
+    with pytest.raises(CatalogError, match="caffe2:stable is on record already, for another image"):
+        client.tag(URI, "nvidia/caffe2:stable")
+    Path(client.get(URI).location).unlink()
+    with pytest.raises(CatalogError, match="but is gone"):
+        client.tag(URI, "nvidia/caffe2:new")
+
+
+def test_a_tag_of_an_image_that_is_in_its_registry(client: Client) -> None:
+    client.catalog.add(made("nvidia/remote:1", image=None, version="", metrics={"2": {"layers": []}}))
+    kept = client.tag("nvidia/remote:1", "nvidia/remote:good")
+    assert (kept.location, kept.inspect()["metrics"]) == (client.find("nvidia/remote:1").location, {"2": {"layers": []}})
+
+
 def test_rm(client: Client, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = str(client.add(file, URI).image)
     client.catalog.add(made("nvidia/remote:1", image=None, version=""))
@@ -193,13 +225,19 @@ def test_rm_what_is_gone(client: Client, file: Path) -> None:
     assert client.images() == []
 
 
-@pytest.mark.parametrize("line", [["mv", URI, "x"], ["rename", URI, "a/b:1"], ["rm", URI]], ids=lambda line: str(line[0]))
+@pytest.mark.parametrize(
+    "line", [["mv", URI, "x"], ["rename", URI, "a/b:1"], ["tag", URI, "a/b:1"], ["rm", URI]], ids=lambda line: str(line[0])
+)
 def test_what_is_not_on_record(client: Client, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line) == 1
     assert "no such image" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", [["mv", URI, "x"], ["rm", URI, "nvidia/none:1"]], ids=["mv", "rm"])
+@pytest.mark.parametrize(
+    "line",
+    [["mv", URI, "x"], ["rename", URI, "a/b:1"], ["tag", URI, "a/b:1"], ["rm", URI]],
+    ids=lambda line: str(line[0]),
+)
 def test_remote(client: Client, line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     client.catalog.add(made(URI, image=None, version=""))
     assert main(line) == 1

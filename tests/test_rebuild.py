@@ -42,8 +42,11 @@ def recorded(**fields: Any) -> Record:
     return replace(test_catalog.made(image="/some images/it's a name.sif", made=how), **fields)
 
 
-def test_the_command() -> None:
-    record = recorded()
+@pytest.mark.parametrize("name", ["nvidia/tensorflow:17.11", "lab/mine:2"], ids=["", "renamed"])
+def test_the_command(name: str) -> None:
+    repository, _, tag = name.partition(":")
+    collection, _, rest = repository.partition("/")
+    record = recorded(uri=name, collection=collection, name=rest, tag=tag)
     found = rebuild(record)
     program, option, images, *settings = shlex.split(str(found))
     assert (program, option) == ("snakemake", "--config")

@@ -55,6 +55,13 @@ def test_another_tag_of_the_same_image(catalog: Catalog) -> None:
     assert sharing(one, catalog.records(), catalog.metrics).unique == 0
 
 
+def test_another_name_of_the_same_file(catalog: Catalog) -> None:
+    one = add(catalog, "demo/one:1", manifest(base=100, own=7))
+    add(catalog, "demo/one:stable", manifest(base=100, own=7), digest=one.digest, image=one.image)
+    found = sharing(one, catalog.records(), catalog.metrics)
+    assert (found.unique, found.shared) == (107, ())
+
+
 def test_a_layer_counts_once(catalog: Catalog) -> None:
     twice = manifest(base=100)
     twice["2"]["layers"] *= 2

@@ -221,6 +221,15 @@ class Client:
         _, reference = locate(new, self.settings.client, overlay(self._environ))
         return Container.of(library.rename(self.catalog, self.find(uri), reference), self.catalog)
 
+    def tag(self, uri: str, new: str) -> Container:
+        """Give an image one more name, without another file. Raises as `find`; CatalogError: another image has the name."""
+        from sregistry import library
+        from sregistry.target import locate
+
+        _, reference = locate(new, self.settings.client, overlay(self._environ))
+        kept, _ = library.tag(self.catalog, self.find(uri), reference, now=datetime.now(UTC))
+        return Container.of(kept, self.catalog)
+
     def check(self, *, deep: bool = False) -> list[tuple[Container, str]]:
         """Return the images whose files are gone or changed, and what is wrong. Raises CatalogError; ImageError: a file can't be read.
 

@@ -1,9 +1,10 @@
-"""Images' files together with their records: taken in, moved, renamed, removed.
+"""Images' files together with their records: taken in, moved, renamed, tagged, removed.
 
 ```
 add       FILE ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>, recorded
 move      the file to another place, and its record after it
-rename    the record, and the file where its name was the image's
+rename    the record, and the file where its name was the image's and no other record's
+tag       one more record of the same file
 remove    the record, then the file unless another record needs it
 ```
 
@@ -18,7 +19,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -98,21 +99,33 @@ def move(catalog: Catalog, record: Record, place: Path) -> Record:
 
 
 def rename(catalog: Catalog, record: Record, reference: Reference) -> Record:
-    """Give an image another name; its file gets it too, where it had the old one. Raises ImageError, CatalogError."""
-    if any((r.client, r.registry, r.uri) == (record.client, record.registry, reference.uri) for r in catalog.records()):
+    """Give an image another name; its file gets it too, where it had the old one and no other name. Raises ImageError, CatalogError."""
+    records = catalog.records()
+    if _named(records, record, reference):
         raise CatalogError(f"{reference.uri} is on record already", hint="remove it, or choose another name")
-    named = replace(record, collection=reference.collection, name=reference.name, tag=reference.tag, uri=reference.uri)
+    named = _name(record, reference)
     if record.image is None:
         return catalog.replace(named)
     source = _local(record)
     old = record.uri.replace("/", "-")
     ending = FORMATS.get(record.format, source.suffix)
-    if source.name != f"{old}{ending}":
-        return catalog.replace(named)  # it was given a name of its own
+    if source.name != f"{old}{ending}" or any(other.image == record.image for other in records if other.id != record.id):
+        return catalog.replace(named)  # it was given a name of its own, or several
     target = source.with_name(f"{reference.filename}{ending}")
     if os.path.lexists(target):
         raise ImageError(f"{target} is there already", hint="remove it, or choose another name")
     return _follow(catalog, named, source, target)
+
+
+def tag(catalog: Catalog, record: Record, reference: Reference, *, now: datetime) -> tuple[Record, bool]:
+    """Give an image one more name, of the same file; return that record, and whether it is new. Raises CatalogError: the name is taken."""
+    for there in _named(catalog.records(), record, reference):
+        if (there.image, there.version, there.digest) == (record.image, record.version, record.digest):
+            return there, False
+        raise CatalogError(f"{reference.uri} is on record already, for another image", hint="remove it, or choose another name")
+    if record.image is not None:
+        _local(record)
+    return catalog.add(replace(_name(record, reference), id=0, created_at=now.strftime(TIME)))
 
 
 def remove(catalog: Catalog, record: Record) -> None:
@@ -146,6 +159,15 @@ def wrong(record: Record, *, deep: bool = False) -> str | None:
         if deep and record.version and len(record.version) == 64 and _hash(path) != record.version:
             return "has other bytes than were recorded"
     return None
+
+
+def _named(records: Iterable[Record], record: Record, reference: Reference) -> list[Record]:
+    """Return the records of *record*'s registry that have a name."""
+    return [r for r in records if (r.client, r.registry, r.uri) == (record.client, record.registry, reference.uri)]
+
+
+def _name(record: Record, reference: Reference) -> Record:
+    return replace(record, collection=reference.collection, name=reference.name, tag=reference.tag, uri=reference.uri)
 
 
 def _follow(catalog: Catalog, record: Record, source: Path, target: Path) -> Record:

@@ -61,7 +61,7 @@ def sharing(record: Record, records: Iterable[Record], metrics: Metrics) -> Shar
 
     Args:
         record: one image.
-        records: all that are looked at; *record* itself, by its id, is passed over.
+        records: all that are looked at; *record* itself, by its id, and other names of its file are passed over.
         metrics: reads a record's manifests, as `Catalog.metrics`.
 
     Raises:
@@ -73,7 +73,7 @@ def sharing(record: Record, records: Iterable[Record], metrics: Metrics) -> Shar
     found = []
     sizes = dict(own)
     for other in records:
-        if other.id == record.id:
+        if other.id == record.id or (record.image and other.image == record.image):
             continue
         theirs = _cached(other, metrics, known)
         common = own.keys() & theirs.keys()

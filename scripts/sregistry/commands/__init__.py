@@ -27,6 +27,7 @@ VERBS = (
     "add",
     "mv",
     "rename",
+    "tag",
     "rm",
     "labels",
     "shell",
