@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import images, measure, packages, peers, report, scale
+from benchmarks import catalog, images, measure, packages, peers, report, scale
 from benchmarks.images import RECIPES, Recipe
 from benchmarks.measure import Cost
 from benchmarks.packages import SITE, BenchmarkError, Member
 from benchmarks.report import Content, Results, Run
 from benchmarks.scale import Scaled
+from sregistry.catalog import Catalog
 
 # -- recipes
 
@@ -252,6 +253,13 @@ def test_report_of_scale_has_what_an_entry_costs() -> None:
     text = report.markdown(Results(command="scripts/benchmark --only scale", machine="2 cores", scale=scaled))
     assert rows(text, "Scale") == ["| 10,000 entries | image | 10,000 | 0.50 | 50.0 | 30 | 3,000 |"]
     assert "Apptainer" not in text
+
+
+def test_the_catalog_at_a_number(tmp_path: Path) -> None:
+    cells = catalog.measure(3, tmp_path)
+    assert len(cells) == len(catalog._HEAD) - 1
+    assert all(float(cell) >= 0 for cell in cells)
+    assert len(Catalog(tmp_path).records()) == 3 + catalog._TIMES
 
 
 def test_results_are_plain_data() -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import connections, images, levels, measure, registry, report, scale
+from benchmarks import catalog, connections, images, levels, measure, registry, report, scale
 from benchmarks.packages import BenchmarkError
 from benchmarks.peers import PEERS, WORKS, Peer
 from benchmarks.report import Content, Results, Run
@@ -26,7 +26,8 @@ _LEVELS = "levels"
 _ALL = [*WORKS, _LEVELS]
 #: Measured only when it is asked for: it says nothing about peers.
 _SCALE = "scale"
-_CONNECTIONS = "connections"
+#: As that, and each prints its own table.
+_TABLES = {"connections": connections.main, "catalog": catalog.main}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="how often each is run, in turn (3)")
     parser.add_argument(
         "--only",
-        type=_words(*WORKS, _LEVELS, _SCALE, _CONNECTIONS),
+        type=_words(*WORKS, _LEVELS, _SCALE, *_TABLES),
         metavar="WORK,…",
-        help=f"of {', '.join([*WORKS, _LEVELS])}; or {_SCALE}; or {_CONNECTIONS}",
+        help=f"of {', '.join([*WORKS, _LEVELS])}; or {', '.join([_SCALE, *_TABLES])}",
     )
     parser.add_argument(
         "--peers", type=_words(*(peer.name for peer in PEERS)), metavar="PEER,…", help=f"of {', '.join(p.name for p in PEERS)}"
@@ -93,11 +94,12 @@ def _benchmark(options: argparse.Namespace) -> None:
     cache = Path(os.environ.get("SREGISTRY_BENCHMARK_CACHE") or "~/.cache/sregistry-benchmark").expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
     works = options.only or _ALL
-    if _CONNECTIONS in works:
-        connections.main()
-        works = [work for work in works if work != _CONNECTIONS]
-        if not works:
-            return
+    for name, table in _TABLES.items():
+        if name in works:
+            table()
+    works = [work for work in works if work not in _TABLES]
+    if not works:
+        return
     scaled = _scale(cache, options) if _SCALE in works else []
     if works == [_SCALE]:
         _write(Results(command=_command(), machine=_machine(), scale=scaled), options.keep or cache / "results", _SCALE)
