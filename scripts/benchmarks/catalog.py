@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def measure(number: int, folder: Path) -> list[str]:
     return [
         *(f"{size / 1e6:,.1f}" for size in sizes),
         *(f"{best(work):.3f}" for work in works),
-        *(f"{best(lambda command=command: _run(command, folder)):.2f}" for command in commands),
+        *(f"{best(partial(_run, command, folder)):.2f}" for command in commands),
     ]
 
 
