@@ -254,7 +254,7 @@ def test_add_across_file_systems(client: Client, tmp_path: Path) -> None:
     try:
         small, large = tmp_path / "small", tmp_path / "large"
         small.write_bytes(IMAGE)
-        large.write_bytes(b"hsqs" + os.urandom(2 << 20))
+        large.write_bytes(b"hsqs" + bytes(92) + os.urandom(2 << 20))
         assert Path(str(client.add(small, URI).image)).read_bytes() == IMAGE
         assert not small.exists()
         with pytest.raises(ImageError, match=os.strerror(errno.ENOSPC)):

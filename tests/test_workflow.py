@@ -447,9 +447,11 @@ def test_an_image_of_schema_1(place: Place, signed: bool) -> None:
     assert ((root / "etc/name").read_text(), (root / "big").stat().st_size, (root / "gone").exists()) == ("old", 300_000, False)
     assert "A=old" in (root / ".singularity.d/env/10-docker2singularity.sh").read_text().replace('"', "").replace("'", "")
     assert NOTHING in place.run("uri=demo/old:1", "format=sandbox").text
-    (record,) = Catalog(place.root / "database").records()
+    catalog = Catalog(place.root / "database")
+    (record,) = catalog.records()
     assert (record.digest, record.compressed_size) == (digest, 0)
-    assert record.metrics["1"]["schemaVersion"] == 1 and "signatures" not in record.metrics["1"]
+    manifest = catalog.metrics(record)["1"]
+    assert manifest["schemaVersion"] == 1 and "signatures" not in manifest
 
     # The same layers of an image of schema 2 are there already, fetched and exploded.
     place.layout.tag("demo/new:1", place.layout.image(layers, {"Cmd": ["/bin/true"]}, docker=True))
@@ -480,9 +482,10 @@ def test_a_sif_in_the_registry(place: Place) -> None:
     assert done.rules == ["manifest", "manifests", "layer", "image", "catalog"]
     target = place.images / "demo-sif:1.sif"
     assert target.read_bytes() == made
-    record = Catalog(place.root / "database").records()[-1]
+    catalog = Catalog(place.root / "database")
+    record = catalog.records()[-1]
     assert (record.uri, record.version, record.size, record.format) == ("demo/sif:1", hashlib.sha256(made).hexdigest(), len(made), "sif")
-    assert "sylabs.sif" in json.dumps(record.metrics["2"])
+    assert "sylabs.sif" in json.dumps(catalog.metrics(record)["2"])
     assert NOTHING in place.run("uri=demo/sif:1").text
     target.unlink()
     assert place.run("uri=demo/sif:1").rules == ["image", "catalog"]

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 
 if TYPE_CHECKING:
+    from sregistry.intake import Intake
     from sregistry.pipeline import Outcome
     from sregistry.progress import Display
     from sregistry.rebuild import Rebuild
@@ -206,6 +207,46 @@ class Client:
             now=datetime.now(UTC),
         )
         return Container.of(kept, self.catalog)
+
+    def import_(
+        self, source: str | Path, *, collection: str | None = None, dry_run: bool = False, say: Callable[[str], None] = lambda line: None
+    ) -> Intake:
+        """Record the containers of the original sregistry's database, or the image files in a folder; no file is touched.
+
+        Args:
+            source: the database, or the folder, whose subfolders count too.
+            collection: what images of a folder belong to whose origin can't be told; they are skipped without.
+            dry_run: keep nothing.
+            say: is told which file is read.
+
+        Returns:
+            What is new on record, what was there already, and what was skipped, and why.
+
+        Raises:
+            UsageError: neither a folder nor such a database; a bad collection.
+            SregistryError: it can't be read. CatalogError: the catalog can't be written.
+        """
+        from sregistry import inventory, original
+        from sregistry.intake import take_in
+        from sregistry.reference import is_repository
+        from sregistry.scratch import working
+
+        place = Path.cwd() / Path(source).expanduser()
+        if not place.is_dir():
+            return take_in(self.catalog, original.read(place, working=working(self._environ)), dry_run=dry_run)
+        if collection is not None and not is_repository(collection):
+            raise UsageError(f"--collection {collection!r} is no name of a collection", hint="small letters and digits, such as lab")
+        recorded = {record.image for record in self.catalog.records()}
+        files = [file for file in inventory.images(place) if str(file) not in recorded]
+        known = [record for record in self.catalog.records() if record.image and Path(record.image).is_relative_to(place)]
+
+        def reading() -> Iterator[Path]:
+            for number, file in enumerate(files, 1):
+                say(f"[{number}/{len(files)}] reading {file}")
+                yield file
+
+        found = inventory.read(reading(), self.settings, overlay(self._environ), collection=collection)
+        return take_in(self.catalog, [*known, *found], dry_run=dry_run)
 
     def mv(self, uri: str, path: str | Path) -> Container:
         """Move an image's file to *path*, a folder or a new name. Raises as `find`; ImageError."""

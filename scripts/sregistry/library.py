@@ -30,6 +30,7 @@ from sregistry.errors import CatalogError, ImageError, from_oserror
 from sregistry.record import TIME, Record
 from sregistry.reference import Reference
 from sregistry.settings import FORMATS
+from sregistry.squashfs.format import SUPERBLOCK, Superblock
 from sregistry.store import sync
 
 #: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
@@ -55,12 +56,12 @@ def add(
     """
     if file.is_symlink() and not copy:
         raise ImageError(f"{file} is a link, which is not moved", hint="name the file itself, or say --copy")
-    form, architecture = _recognize(file)
+    form, architecture = recognize(file)
     target = storage / f"{reference.filename}{FORMATS[form]}"
     if os.path.lexists(target) and not force and not _same(file, target):
         raise ImageError(f"{target} is there already", hint="remove it, or say --force")
     with _failing("can't read"):
-        version = "" if form == "sandbox" else _hash(file)
+        version = "" if form == "sandbox" else digest(file)
         size = 0 if form == "sandbox" else file.stat().st_size
     if not _same(file, target):
         _place(file, target, copy=copy, force=force)
@@ -156,7 +157,7 @@ def wrong(record: Record, *, deep: bool = False) -> str | None:
         size = path.stat().st_size
         if size != record.size:
             return f"has {size} bytes, not {record.size}"
-        if deep and record.version and len(record.version) == 64 and _hash(path) != record.version:
+        if deep and record.version and len(record.version) == 64 and digest(path) != record.version:
             return "has other bytes than were recorded"
     return None
 
@@ -188,15 +189,21 @@ def _local(record: Record) -> Path:
     return Path(record.image)
 
 
-def _recognize(file: Path) -> tuple[str, str | None]:
-    """Return format and architecture. Raises ImageError: no image."""
+def recognize(file: Path) -> tuple[str, str | None]:
+    """Return the format of an image file or sandbox, and its architecture, if it says so. Raises ImageError: no image."""
     with _failing("can't read"):
         if file.is_dir():
             if not (file / ".singularity.d").is_dir():
                 raise ImageError(f"{file} is no sandbox: it has no .singularity.d", hint="name an image file, or a sandbox directory")
             return "sandbox", None
         with file.open("rb") as opened:
-            if opened.read(len(sif.LAUNCH_LINE + _SQUASHFS)).removeprefix(sif.LAUNCH_LINE).startswith(_SQUASHFS):
+            head = opened.read(len(sif.LAUNCH_LINE) + SUPERBLOCK.size)
+            superblock = head.removeprefix(sif.LAUNCH_LINE)
+            if superblock.startswith(_SQUASHFS):
+                used = Superblock._make(SUPERBLOCK.unpack(superblock[: SUPERBLOCK.size].ljust(SUPERBLOCK.size, b"\0"))).bytes_used
+                end = len(head) - len(superblock) + used
+                if end > file.stat().st_size:
+                    raise ImageError(f"{file} is cut: it has {file.stat().st_size} of {end} bytes", hint="get it again")
                 return "simg", None
             opened.seek(0)
             try:
@@ -209,7 +216,8 @@ def _recognize(file: Path) -> tuple[str, str | None]:
     return "sif", None if architecture is sif.Architecture.UNKNOWN else architecture.go
 
 
-def _hash(file: Path) -> str:
+def digest(file: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits. Raises OSError."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

@@ -25,6 +25,7 @@ VERBS = (
     "inspect",
     "get",
     "add",
+    "import_",
     "mv",
     "rename",
     "tag",
