@@ -164,7 +164,8 @@ def _matches(records: Iterable[Record], wanted: Reference, text: str) -> list[Re
         record
         for record in records
         if f"{record.collection}/{record.name}".rstrip("/") == wanted.repository
-        and (not named or record.registry == named)
+        # Of a file that was added, nobody said where it is from.
+        and (not named or record.registry in ("", named))
         and (not wanted.version or record.version.startswith(wanted.version))
         and (record.digest == str(wanted.digest) if wanted.digest else record.tag == wanted.tag)
     ]

@@ -23,8 +23,9 @@ from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
 from sregistry.record import Record
 from sregistry.record import record as new_record
+from sregistry.reference import Reference, split_scheme
 from sregistry.secrets import overlay
-from sregistry.settings import RegistrySettings, Settings, from_file, registry
+from sregistry.settings import RegistrySettings, Settings, clients, from_file, registry
 from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 
@@ -116,7 +117,18 @@ class Client:
 
     def find(self, uri: str) -> Container:
         """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference."""
-        meant = registry(self.settings.client, overlay(self._environ))
+        from sregistry.target import locate
+
+        known = overlay(self._environ)
+        client = self.settings.client
+        with contextlib.suppress(UsageError):
+            # What names a client or a registry means the same as when it is pulled: docker://nvcr.io/… is nvidia's.
+            scheme, rest = split_scheme(uri)
+            if scheme in clients() or Reference.parse(rest, registry="", collection="").registry:
+                owner, reference = locate(uri, client, known)
+                client = owner.client
+                uri = f"{client}://{reference}" + (f"@{reference.version}" if reference.version else "")
+        meant = registry(client, known)
         return Container.of(self.catalog.find(uri, registry=meant.base, collection=meant.collection), self.catalog)
 
     def pull(
@@ -270,6 +282,33 @@ class Client:
         _, reference = locate(new, self.settings.client, overlay(self._environ))
         kept, _ = library.tag(self.catalog, self.find(uri), reference, now=datetime.now(UTC))
         return Container.of(kept, self.catalog)
+
+    def link(self, uri: str, folder: str | Path, *, engine: str, force: bool = False) -> list[Path]:
+        """Place links to an image under the names that a workflow engine looks for, and return them.
+
+        Args:
+            uri: with its scheme, it is also taken as the workflow's own words.
+            folder: where the engine keeps its images.
+            engine: snakemake or nextflow.
+            force: replace files of those names.
+
+        Raises:
+            CatalogError: no such image, or only in the registry; InvalidReference.
+            ImageError: a file has the name; the folder can't be written.
+            UsageError: an unknown engine; nothing says what a workflow calls the image.
+        """
+        from sregistry import link
+
+        if engine not in link.RULES:
+            raise UsageError(f"engine {engine!r} is unknown", hint=f"one of {', '.join(link.RULES)}")
+        container = self.get(uri)
+        if container.image is None:
+            raise CatalogError(f"{container.uri} is in the registry only", hint=f"`sregistry pull {uri}`")
+        names = [*([uri.strip()] if split_scheme(uri)[0] else []), *link.urls(container)]
+        if not names:
+            raise UsageError(f"{uri}: nothing says what a workflow calls this image", hint="write it as the workflow does: docker://…")
+        place = Path.cwd() / Path(folder).expanduser()
+        return list(link.place(engine, place, Path(container.image).absolute(), names, force=force))
 
     def check(self, *, deep: bool = False) -> list[tuple[Container, str]]:
         """Return the images whose files are gone or changed, and what is wrong. Raises CatalogError; ImageError: a file can't be read.

@@ -72,7 +72,7 @@ def rebuild(record: Record) -> Rebuild:
     how = record.made
     try:
         image = {
-            "uri": f"{record.registry}/{_repository(record)}@{record.digest}",
+            "uri": f"{record.registry}/{record.repository}@{record.digest}",
             "name": how["name"],
             "platform": how["platform"],
             "format": how["format"],
@@ -89,12 +89,6 @@ def rebuild(record: Record) -> Rebuild:
         words.append(f"storage={Path(record.image).parent}")
     environment, token = _registry(record)
     return Rebuild(command=("snakemake", "--config", *words), environment=environment, token=token)
-
-
-def _repository(record: Record) -> str:
-    """Return what the registry calls the image: it may have another name here by now."""
-    path = urlsplit(record.url).path.strip("/").partition("/")[2]
-    return path.rpartition("/manifests/")[0] or f"{record.collection}/{record.name}".rstrip("/")
 
 
 def _registry(record: Record) -> tuple[dict[str, str], str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from sregistry.errors import CatalogError
 
@@ -72,6 +73,12 @@ class Record:
     def label(self) -> str:
         """The uri, with the version of a local image."""
         return f"{self.uri}@{self.version}" if self.version else self.uri
+
+    @property
+    def repository(self) -> str:
+        """What the registry calls the image: it may have another name here by now."""
+        path = urlsplit(self.url).path.strip("/").partition("/")[2]
+        return path.rpartition("/manifests/")[0] or f"{self.collection}/{self.name}".rstrip("/")
 
     @property
     def location(self) -> str:

@@ -30,6 +30,7 @@ VERBS = (
     "rename",
     "tag",
     "rm",
+    "link",
     "labels",
     "shell",
     "login_check",
