@@ -156,8 +156,10 @@ def test_what_a_program_has_not_finished(client: Client, tmp_path: Path) -> None
         ({"metrics": "{'1': 2}"}, "container 16 (caffe2): its metrics are no JSON"),
         ({"metrics": "[1]"}, "container 16 (caffe2): its metrics are no JSON object"),
         ({"image": "/none/there.simg"}, "container 16 (caffe2): its image /none/there.simg is gone"),
+        ({"image": "/" + "a" * 300}, "container 16 (caffe2): its image can't be read: File name too long"),
         ({"image": "there.simg"}, "container 16 (caffe2): its image is at 'there.simg', which is no whole path"),
         ({"image": __file__}, f"container 16 (caffe2): {__file__} is no image: "),
+        ({"url": "https://[v2"}, "container 16 (caffe2): its url https://[v2 is no address"),
         ({"url": None}, "container 16 (caffe2): it has neither an image nor an address"),
         ({"created_at": "today"}, "container 16 (caffe2): its created_at is 'today', which is no time"),
         ({"url": b"\xff\xfe"}, "container 16 (caffe2): its url is no text"),
@@ -257,7 +259,7 @@ def test_the_definition(client: Client, folder: Path, deffile: str, uri: str | N
     assert [(record.uri, record.client, record.image) for record in done.new] == ([(uri, client_of, str(file))] if uri else [])
     if uri is None:
         (skipped,) = done.skipped
-        assert str(skipped) == f"{file}: nothing says what image it is; name a --collection, or `sregistry add` it"
+        assert str(skipped) == f"{file}: nothing says what image it is; name a --collection, or `sregistry add --name` it"
         assert [record.uri for record in client.import_(folder, collection="lab").new] == ["lab/whatever:latest"]
         return
     found = client.get(uri if client_of == "nvidia" else f"{client_of}://{uri}")

@@ -105,6 +105,8 @@ def _record(row: Mapping[str, Any]) -> Record | Skipped:
         why = str(error)
     except (InvalidReference, ImageError) as error:
         why = error.message
+    except OSError as error:  # of its image: a folder that is closed to us, a name that is too long
+        why = f"its image can't be read: {error.strerror}"
     if isinstance(row["name"], str):
         what += f" ({row['name']})"
     return Skipped(what=_printable(what), why=_printable(why))
@@ -153,7 +155,7 @@ def _parse(row: Mapping[str, Any]) -> Record:
         tag=tag,
         uri=reference.uri,
         url=url,
-        registry=urlsplit(url).netloc if url.startswith(("http://", "https://")) else "",
+        registry=_registry(url),
         digest="",
         version=_text(row, "version") if image else "",
         image=image or None,
@@ -174,6 +176,14 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str) or not value.isprintable():  # what is no UTF-8 is not printable
         raise _Bad(f"its {column} is no text")
     return value
+
+
+def _registry(url: str) -> str:
+    """Return the host that an address names, if any."""
+    try:
+        return urlsplit(url).netloc if url.startswith(("http://", "https://")) else ""
+    except ValueError:
+        raise _Bad(f"its url {url} is no address") from None
 
 
 def _time(row: Mapping[str, Any]) -> str:
