@@ -154,10 +154,15 @@ def test_what_a_program_has_not_finished(client: Client, tmp_path: Path) -> None
         ({"name": "Caffe 2"}, "container 16 (Caffe 2): 'nvidia/Caffe 2:17.10': 'nvidia/Caffe 2' is no repository name"),
         ({"tag": "a b"}, "container 16 (caffe2): 'nvidia/caffe2:a b': 'a b' is no tag"),
         ({"metrics": "{'1': 2}"}, "container 16 (caffe2): its metrics are no JSON"),
+        ({"metrics": '{"1": NaN}'}, "container 16 (caffe2): its metrics are no JSON"),
+        ({"metrics": '{"1": ' + "[" * 900 + "]" * 900 + "}"}, "container 16 (caffe2): its metrics are nested more than 100 deep"),
         ({"metrics": "[1]"}, "container 16 (caffe2): its metrics are no JSON object"),
         ({"image": "/none/there.simg"}, "container 16 (caffe2): its image /none/there.simg is gone"),
+        ({"image": "/" + "a" * 300}, "container 16 (caffe2): its image can't be read: File name too long"),
+        ({"image": "/dev/null"}, "container 16 (caffe2): its image /dev/null is neither a file nor a sandbox"),
         ({"image": "there.simg"}, "container 16 (caffe2): its image is at 'there.simg', which is no whole path"),
         ({"image": __file__}, f"container 16 (caffe2): {__file__} is no image: "),
+        ({"url": "https://[v2"}, "container 16 (caffe2): its url https://[v2 is no address"),
         ({"url": None}, "container 16 (caffe2): it has neither an image nor an address"),
         ({"created_at": "today"}, "container 16 (caffe2): its created_at is 'today', which is no time"),
         ({"url": b"\xff\xfe"}, "container 16 (caffe2): its url is no text"),
@@ -257,7 +262,7 @@ def test_the_definition(client: Client, folder: Path, deffile: str, uri: str | N
     assert [(record.uri, record.client, record.image) for record in done.new] == ([(uri, client_of, str(file))] if uri else [])
     if uri is None:
         (skipped,) = done.skipped
-        assert str(skipped) == f"{file}: nothing says what image it is; name a --collection, or `sregistry add` it"
+        assert str(skipped) == f"{file}: nothing says what image it is; name a --collection, or `sregistry add --name` it"
         assert [record.uri for record in client.import_(folder, collection="lab").new] == ["lab/whatever:latest"]
         return
     found = client.get(uri if client_of == "nvidia" else f"{client_of}://{uri}")

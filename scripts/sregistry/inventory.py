@@ -90,7 +90,7 @@ def _record(file: Path, settings: Settings, environ: Mapping[str, str], collecti
     objects = _objects(file) if form == "sif" else {}
     named = _name(file, objects.get("deffile", b""), settings, environ, collection)
     if named is None:
-        return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add` it")
+        return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add --name` it")
     client, reference = named
     platform = f"linux/{architecture}" if architecture else ""
     return Record(

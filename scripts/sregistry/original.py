@@ -32,6 +32,8 @@ from sregistry.reference import DEFAULT_TAG, Reference
 _MAGIC = b"SQLite format 3\0"
 #: What SQLite may leave beside a database, which belongs to it.
 _BESIDE = ("-wal", "-journal")
+#: How deep metrics may be nested; those of manifests are less than ten.
+_DEEPEST = 100
 _TABLES = {
     "collection": ("id", "name"),
     "container": ("id", "created_at", "metrics", "name", "tag", "image", "url", "client", "version", "collection_id"),
@@ -105,6 +107,8 @@ def _record(row: Mapping[str, Any]) -> Record | Skipped:
         why = str(error)
     except (InvalidReference, ImageError) as error:
         why = error.message
+    except OSError as error:  # of its image: a folder that is closed to us, a name that is too long
+        why = f"its image can't be read: {error.strerror}"
     if isinstance(row["name"], str):
         what += f" ({row['name']})"
     return Skipped(what=_printable(what), why=_printable(why))
@@ -141,6 +145,8 @@ def _parse(row: Mapping[str, Any]) -> Record:
             raise _Bad(f"its image is at {image!r}, which is no whole path")
         if not path.exists():
             raise _Bad(f"its image {image} is gone")
+        if not (path.is_file() or path.is_dir()):  # to open a pipe would wait for its writer
+            raise _Bad(f"its image {image} is neither a file nor a sandbox")
         form, architecture = library.recognize(path)
         platform = f"linux/{architecture}" if architecture else platform
         size = 0 if form == "sandbox" else path.stat().st_size
@@ -153,7 +159,7 @@ def _parse(row: Mapping[str, Any]) -> Record:
         tag=tag,
         uri=reference.uri,
         url=url,
-        registry=urlsplit(url).netloc if url.startswith(("http://", "https://")) else "",
+        registry=_registry(url),
         digest="",
         version=_text(row, "version") if image else "",
         image=image or None,
@@ -176,6 +182,14 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
+def _registry(url: str) -> str:
+    """Return the host that an address names, if any."""
+    try:
+        return urlsplit(url).netloc if url.startswith(("http://", "https://")) else ""
+    except ValueError:
+        raise _Bad(f"its url {url} is no address") from None
+
+
 def _time(row: Mapping[str, Any]) -> str:
     try:
         return datetime.fromisoformat(_text(row, "created_at")).strftime(TIME)
@@ -186,14 +200,35 @@ def _time(row: Mapping[str, Any]) -> str:
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     text = row["metrics"]
     try:
-        value = json.loads(text) if text else {}
-        value = json.loads(value) if isinstance(value, str) else value  # some versions wrote it as JSON in JSON
+        value = json.loads(text, parse_constant=_no_constant) if text else {}
+        value = (
+            json.loads(value, parse_constant=_no_constant) if isinstance(value, str) else value
+        )  # some versions wrote it as JSON in JSON
     except (ValueError, TypeError, RecursionError):
         raise _Bad("its metrics are no JSON") from None
     if value is not None and not isinstance(value, dict):
         raise _Bad("its metrics are no JSON object")
+    if _is_deep(value):
+        raise _Bad(f"its metrics are nested more than {_DEEPEST} deep")
     found: dict[str, Any] = value or {}
     return found
+
+
+def _no_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which Python reads as JSON and nobody else does."""
+    raise ValueError(word)
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value is nested so deep that keeping it would end in a RecursionError."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _table(value: Any, *keys: str) -> dict[str, Any]:
