@@ -2,8 +2,14 @@
 
 >>> from sregistry import get_client
 >>> client = get_client()
->>> client.images()
-[]
+>>> container = client.pull("nvidia/caffe2:17.10")
+>>> container
+<Container 'nvidia/caffe2:17.10'>
+>>> container.image
+'/.../.singularity/shub/nvidia-caffe2:17.10.sif'
+
+All errors are of `sregistry.errors`: an `SregistryError` has a `message`, often a `hint`, and the command's `exit_code`.
+In the examples, nvidia/caffe2:17.10 was pulled, and `client` is what `get_client` returns.
 """
 
 from __future__ import annotations
@@ -39,7 +45,12 @@ if TYPE_CHECKING:
 
 
 class Container(Record):
-    """An image on record, with its catalog at hand."""
+    """An image on record, with its catalog at hand; its fields are those of `Record`.
+
+    >>> container = client.get("nvidia/caffe2:17.10")
+    >>> container.client, container.collection, container.name, container.tag
+    ('nvidia', 'nvidia', 'caffe2', '17.10')
+    """
 
     __slots__ = ("_catalog",)
 
@@ -60,6 +71,12 @@ class Container(Record):
 
         `sharing` is what it has in common with other images, `rebuild` the command that makes it again, null
         where the record does not say how it was made. Raises CatalogError.
+
+        >>> found = client.get("nvidia/caffe2:17.10").inspect()
+        >>> sorted(found["metrics"])
+        ['2', 'selfLink']
+        >>> found["facts"]["versions"]
+        {'cuda': '9.0.176'}
         """
         from sregistry.rebuild import rebuild
 
@@ -72,7 +89,11 @@ class Container(Record):
         return found
 
     def sharing(self) -> Sharing:
-        """Return its sizes and the layers that it shares with other images. Raises CatalogError."""
+        """Return its sizes and the layers that it shares with other images. Raises CatalogError.
+
+        >>> client.get("nvidia/caffe2:17.10").sharing().layers
+        2
+        """
         from sregistry.sharing import sharing
 
         return sharing(self, self._catalog.records(), self._catalog.metrics)
@@ -107,6 +128,11 @@ class Client:
         Raises:
             CatalogError: the catalog can't be read.
             UsageError: the filter is malformed.
+
+        >>> client.images(["caffe2"])
+        [<Container 'nvidia/caffe2:17.10'>]
+        >>> client.images(where="cuda>=12.4")
+        []
         """
         from sregistry.where import parse
 
@@ -116,7 +142,11 @@ class Client:
         return [Container.of(record, self.catalog) for record in found]
 
     def find(self, uri: str) -> Container:
-        """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference."""
+        """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference.
+
+        >>> client.find("caffe2:17.10").uri
+        'nvidia/caffe2:17.10'
+        """
         from sregistry.target import locate
 
         known = overlay(self._environ)
@@ -161,6 +191,12 @@ class Client:
         Raises:
             PullError: some could not be made; `errors` says why, `pulled` holds those that were.
             UsageError: a reference or a setting is wrong.
+
+        >>> client.pull(["nvidia/caffe2:17.10", "nvidia/tensorflow:17.11"])
+        [<Container 'nvidia/caffe2:17.10'>, <Container 'nvidia/tensorflow:17.11'>]
+        >>> client.pull("nvidia/caffe2:0.0")
+        Traceback (most recent call last):
+        sregistry.errors.PullError: ...
         """
         asked = [uris] if isinstance(uris, str) else list(uris)
         outcomes = self.pull_each(
@@ -202,7 +238,16 @@ class Client:
         )
 
     def add(self, file: str | Path, name: str, *, copy: bool = False, force: bool = False) -> Container:
-        """Take an image file, or a sandbox, into the storage folder as *name*. Raises ImageError, CatalogError, InvalidReference."""
+        """Take an image file, or a sandbox, into the storage folder as *name*. Raises ImageError, CatalogError, InvalidReference.
+
+        Args:
+            file: moved, unless *copy*.
+            name: as `pull` takes it.
+            force: replace a file that has its place.
+
+        >>> client.add(client.get("nvidia/caffe2:17.10").location, "lab/caffe2:1", copy=True)
+        <Container 'lab/caffe2:1'>
+        """
         from sregistry import library
         from sregistry.target import locate
 
@@ -237,6 +282,10 @@ class Client:
         Raises:
             UsageError: neither a folder nor such a database; a bad collection.
             SregistryError: it can't be read. CatalogError: the catalog can't be written.
+
+        >>> done = client.import_("~/.singularity/shub")
+        >>> len(done.new), len(done.there), len(done.skipped)
+        (0, 1, 0)
         """
         from sregistry import inventory, original
         from sregistry.intake import take_in
@@ -261,13 +310,21 @@ class Client:
         return take_in(self.catalog, [*known, *found], dry_run=dry_run)
 
     def mv(self, uri: str, path: str | Path) -> Container:
-        """Move an image's file to *path*, a folder or a new name. Raises as `find`; ImageError."""
+        """Move an image's file to *path*, a folder or a new name. Raises as `find`; ImageError.
+
+        >>> client.mv("nvidia/caffe2:17.10", "~/caffe2.sif").image
+        '/.../caffe2.sif'
+        """
         from sregistry import library
 
         return Container.of(library.move(self.catalog, self.find(uri), Path(path).expanduser()), self.catalog)
 
     def rename(self, uri: str, new: str) -> Container:
-        """Give an image another name. Raises as `find`; ImageError; CatalogError: the name is taken."""
+        """Give an image another name. Raises as `find`; ImageError; CatalogError: the name is taken.
+
+        >>> client.rename("nvidia/caffe2:17.10", "lab/caffe2:1")
+        <Container 'lab/caffe2:1'>
+        """
         from sregistry import library
         from sregistry.target import locate
 
@@ -275,7 +332,11 @@ class Client:
         return Container.of(library.rename(self.catalog, self.find(uri), reference), self.catalog)
 
     def tag(self, uri: str, new: str) -> Container:
-        """Give an image one more name, without another file. Raises as `find`; CatalogError: another image has the name."""
+        """Give an image one more name, without another file. Raises as `find`; CatalogError: another image has the name.
+
+        >>> client.tag("nvidia/caffe2:17.10", "nvidia/caffe2:stable")
+        <Container 'nvidia/caffe2:stable'>
+        """
         from sregistry import library
         from sregistry.target import locate
 
@@ -296,6 +357,12 @@ class Client:
             CatalogError: no such image, or only in the registry; InvalidReference.
             ImageError: a file has the name; the folder can't be written.
             UsageError: an unknown engine; nothing says what a workflow calls the image.
+
+        >>> client.link("docker://caffe2:17.10", "~/images", engine="nextflow")[0].name
+        Traceback (most recent call last):
+        sregistry.errors.CatalogError: docker://registry-1.docker.io/library/caffe2:17.10: no such image ...
+        >>> client.link("nvidia://caffe2:17.10", "~/images", engine="nextflow")[0].name
+        'caffe2-17.10.img'
         """
         from sregistry import link
 
@@ -315,6 +382,9 @@ class Client:
 
         Args:
             deep: read the files and compare their SHA-256; without, their sizes.
+
+        >>> client.check(deep=True)
+        []
         """
         from sregistry import library
 
@@ -322,13 +392,22 @@ class Client:
         return [(container, what) for container, what in found if what]
 
     def rm(self, uri: str) -> None:
-        """Remove an image: its record, and its file unless another record needs it. Raises as `find`; ImageError."""
+        """Remove an image: its record, and its file unless another record needs it. Raises as `find`; ImageError.
+
+        >>> client.rm("nvidia/caffe2:17.10")
+        >>> client.images()
+        []
+        """
         from sregistry import library
 
         library.remove(self.catalog, self.find(uri))
 
     def labels(self, key: str | None = None, value: str | None = None) -> list[tuple[str, str, Container]]:
-        """Return the labels of images as key, value and image, sorted; those of a key, or of a key and a value. Raises CatalogError."""
+        """Return the labels of images as key, value and image, sorted; those of a key, or of a key and a value. Raises CatalogError.
+
+        >>> client.labels("maintainer")
+        [('maintainer', 'NVIDIA', <Container 'nvidia/caffe2:17.10'>)]
+        """
         found = [
             (name, text, container)
             for container in self.images()
@@ -338,17 +417,32 @@ class Client:
         return sorted(found, key=lambda item: (item[0], item[1], item[2].label))
 
     def sharing(self, uri: str) -> Sharing:
-        """Return the sizes of an image, and the layers that it shares with others. Raises as `find`."""
+        """Return the sizes of an image, and the layers that it shares with others. Raises as `find`.
+
+        >>> client.sharing("nvidia/caffe2:17.10").shared
+        ()
+        """
         return self.find(uri).sharing()
 
     def rebuild(self, uri: str) -> Rebuild:
-        """Return the command that makes an image again. Raises as `find`; CatalogError: the record does not say how it was made."""
+        """Return the command that makes an image again. Raises as `find`; CatalogError: the record does not say how it was made.
+
+        >>> client.rebuild("nvidia/caffe2:17.10").command[:2]
+        ('snakemake', '--config')
+        """
         from sregistry.rebuild import rebuild
 
         return rebuild(self.find(uri))
 
     def get(self, uri: str) -> Container:
-        """Return what `find` does; in a shell (`interactive`), print where it is as well. Raises CatalogError also if its file is gone."""
+        """Return what `find` does; in a shell (`interactive`), print where it is as well. Raises CatalogError also if its file is gone.
+
+        >>> client.get("nvidia/caffe2:17.10").location
+        '/.../.singularity/shub/nvidia-caffe2:17.10.sif'
+        >>> client.get("nvidia/caffe2:0.0")
+        Traceback (most recent call last):
+        sregistry.errors.CatalogError: nvidia/caffe2:0.0: no such image in ...
+        """
         container = self.find(uri)
         if container.image is not None and not os.path.lexists(container.image):
             raise CatalogError(f"{container.uri} was at {container.image}, but is gone", hint="pull it again")
@@ -367,6 +461,9 @@ class Client:
             RegistryError: unreachable; no such repository; no list of repositories. AuthenticationError: refused.
             DocumentError: what the registry sends is malformed.
             UsageError: what can't be looked for.
+
+        >>> client.search("nvidia/caffe2")
+        ['nvidia/caffe2:17.10', 'nvidia/caffe2:17.12']
         """
         from sregistry.search import Search
 
@@ -385,6 +482,9 @@ class Client:
             RegistryError, AuthenticationError, DigestMismatch, DocumentError: it can't be had.
             InvalidReference, ConfigError: the text names no image or no platform; the catalog is turned off.
             CatalogError: it can't be written.
+
+        >>> client.record("nvidia/caffe2:17.12").location
+        'http.../v2/nvidia/caffe2/manifests/17.12'
         """
         return self.add_remote(uri, platform=platform)[0]
 
@@ -436,7 +536,11 @@ class Client:
 
 
 def get_client(environ: Mapping[str, str] = os.environ) -> Client:
-    """Return the client that *environ*, the secrets file and config/config.yaml describe. Raises ConfigError."""
+    """Return the client that *environ*, the secrets file and config/config.yaml describe. Raises ConfigError.
+
+    >>> get_client()
+    <Client nvidia /.../.singularity/sregistry.json>
+    """
     known = overlay(environ)
     client = Client(Settings.load(file=from_file(), environ=known), environ)
     if messages.shown(messages.Level.DEBUG):
