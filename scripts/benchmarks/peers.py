@@ -157,7 +157,7 @@ def _shell(steps: Sequence[Sequence[str]]) -> list[str]:
 
 def environ() -> dict[str, str]:
     """Return this environment without what would change a peer, or have it ask a proxy for 127.0.0.1."""
-    ours = ("SREGISTRY_", "APPTAINER_", "SINGULARITY_", "SNAKEMAKE_", "PYTHONPATH")
+    ours = ("SREGISTRY_", "APPTAINER_", "SINGULARITY_", "SNAKEMAKE_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
 
