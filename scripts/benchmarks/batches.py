@@ -1,12 +1,14 @@
 """Batches of any number of images: what planning and scheduling cost must grow with the jobs, no faster.
 
 ```
-images of tiny layers ─▶ sregistry serve ─▶ snakemake, in a process of its own: run, again, plan
+images of tiny layers ─▶ sregistry serve ─▶ snakemake   whole: the stages themselves
+                                    results ─▶ snakemake   again: nothing is left to do
+                                  manifests ─▶ snakemake   plan: a dry run of all other jobs
+                                    results ─▶ snakemake   empty: a copy of what a stage made is its whole work
 ```
 
-The Snakefile, the rules and the stages are the real ones; each layer is one file of a few bytes, so that
-next to nothing but the start of a job is its work. `python -m benchmarks.batches ARGUMENT…` is one
-`snakemake ARGUMENT…` that tells at its end what it took.
+The Snakefile, the rules and Snakemake are the real ones in all four; each layer is one file of a few bytes.
+`python -m benchmarks.batches ARGUMENT…` is one `snakemake ARGUMENT…` that tells at its end what it took.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +34,7 @@ from typing import Any
 
 from benchmarks.images import Layer, Layout
 from benchmarks.packages import BenchmarkError
-from benchmarks.peers import REPOSITORY, environ
+from benchmarks.peers import REPOSITORY, inherited
 
 #: The part of an image's layers that all images of a batch have.
 SHARED = 0.7
@@ -72,42 +76,72 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What a batch took: from nothing, once more with nothing to do, and to plan all but its manifests; jobs from nothing."""
+    """What a batch took, by the ways to run it that this module's head tells; `jobs` is their number from nothing."""
 
     images: int
     layers: int
     distinct: int
     jobs: int
-    run: Usage
-    again: Usage
     plan: Usage
+    empty: Usage
+    whole: Usage
+    again: Usage
+
+
+#: A stage's place is taken by what it made before. `python3` in the rules is beside the interpreter that runs Snakemake.
+_EMPTY = """\
+#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in --output | --tar) cp "$BENCHMARK_MADE/$2" "$2"; shift ;; esac
+    shift
+done
+"""
 
 
 def measure(case: Case, folder: Path) -> Batch:
     """Measure a batch in an empty *folder*. Raises BenchmarkError: a run failed."""
     uris = publish(case, folder / "registry")
-    work = folder / "work"
-    work.mkdir()
-    (work / "batch.json").write_text(json.dumps({"uri": uris}))
+    interpreters = folder / "bin"
+    interpreters.mkdir()
+    (interpreters / "python").symlink_to(sys.executable)
+    (interpreters / "python3").write_text(_EMPTY)
+    (interpreters / "python3").chmod(0o755)
+    whole, empty = folder / "whole", folder / "empty"
+    for work in (whole, empty):
+        work.mkdir()
+        (work / "batch.json").write_text(json.dumps({"uri": uris}))
     with _served(folder / "registry", folder / "registry.log") as address:
         variables = {
-            **environ(),
+            **inherited(),
             "SREGISTRY_NVIDIA_BASE": address,
             "SREGISTRY_NVIDIA_NOHTTPS": "yes",
             "SREGISTRY_STORAGE": str(folder / "storage"),
             "SREGISTRY_DATABASE": str(folder / "database"),
             "SINGULARITY_CACHEDIR": str(folder / "cache"),
-            "PYTHONPATH": str(REPOSITORY / "scripts"),
+            "BENCHMARK_MADE": str(folder / "made"),
+            # Of an interpreter that is named by a link, too.
+            "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "scripts"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))),
         }
-        run = _snakemake(work, variables, folder / "run.log")
+        run = _snakemake(whole, variables, folder / "whole.log")
         made = len(list((folder / "storage").iterdir()))
         if made != case.images:
-            raise BenchmarkError(f"{made} images were made of {case.images}; see {folder / 'run.log'}")
-        jobs = len(list((work / "benchmarks").glob("*/*")))
-        again = _snakemake(work, variables, folder / "again.log")
-        _forget(work / "results")
-        plan = _snakemake(work, variables, folder / "plan.log", "--dry-run")
-    return Batch(images=case.images, layers=case.layers, distinct=case.distinct, jobs=jobs, run=run, again=again, plan=plan)
+            raise BenchmarkError(f"{made} images were made of {case.images}; see {folder / 'whole.log'}")
+        jobs = _jobs(whole)
+        again = _snakemake(whole, variables, folder / "again.log")
+    # Nobody answers from here on.
+    shutil.copytree(whole / "results", folder / "made/results")
+    bare = _snakemake(empty, variables, folder / "empty.log", python=interpreters / "python")
+    if _jobs(empty) != jobs:
+        raise BenchmarkError(f"{_jobs(empty)} jobs of {jobs} were run; see {folder / 'empty.log'}")
+    _forget(empty / "results")
+    plan = _snakemake(empty, variables, folder / "plan.log", "--dry-run")
+    sizes = {"images": case.images, "layers": case.layers, "distinct": case.distinct, "jobs": jobs}
+    return Batch(**sizes, plan=plan, empty=bare, whole=run, again=again)
+
+
+def _jobs(work: Path) -> int:
+    """Return how many jobs have ended in a working folder: each has its measurement."""
+    return len(list((work / "benchmarks").glob("*/*")))
 
 
 def publish(case: Case, root: Path) -> list[str]:
@@ -164,12 +198,12 @@ def _served(root: Path, log: Path) -> Iterator[str]:
         server.wait()
 
 
-def _snakemake(work: Path, environ: Mapping[str, str], log: Path, *options: str) -> Usage:
-    """Run Snakemake on the batch of *work*. Raises BenchmarkError."""
+def _snakemake(work: Path, environ: Mapping[str, str], log: Path, *options: str, python: Path = Path(sys.executable)) -> Usage:
+    """Run Snakemake on the batch of *work* by an interpreter. Raises BenchmarkError."""
     config = ["--snakefile", str(REPOSITORY / "workflow/Snakefile"), "--configfile", "batch.json"]
     start = time.monotonic()
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "benchmarks.batches", *config, *options]
+        command = [str(python), "-m", "benchmarks.batches", *config, *options]
         code = subprocess.run(command, cwd=work, env=environ, stdout=file, stderr=file, check=False).returncode
     wall = time.monotonic() - start
     last = log.read_text().rstrip().rpartition("\n")[2]
