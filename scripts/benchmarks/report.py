@@ -103,9 +103,9 @@ Memory: the largest resident set.
 """
 
 _BATCHES_LEGEND = f"""\
-{SHARED:.0%} of an image's layers are those of all others; each layer is one file of a few bytes. Plan: a dry run of all jobs but the manifests'. \
-Empty: from nothing, where a copy of what a stage made is its whole work; engine is Snakemake's own CPU time, memory its largest resident set. \
-Whole: from nothing, the stages themselves, with a registry on the same cores. Again: nothing is left to do.
+{SHARED:.0%} of an image's layers are those of all others; each layer is one file of a few bytes. Plan: a dry run of all jobs but \
+the manifests'. Empty: from nothing, where a copy of what a stage made is its whole work; engine is Snakemake's own CPU time, memory \
+its largest resident set. Whole: from nothing, the stages themselves, with a registry on the same cores. Again: nothing is left to do.
 """
 
 
