@@ -25,6 +25,7 @@ try:
     from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.errors import SregistryError
     from sregistry.store import Store
+    from sregistry.target import locate
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
 
@@ -44,17 +45,32 @@ def hold_store():
     atexit.register(held.close)
 
 
-if os.path.exists("config/config.yaml"):
+# As a module, the config is the other workflow's to give: the file is its own, with keys of its own.
+MAIN = workflow.modifier.is_main_snakefile()
+if MAIN and os.path.exists("config/config.yaml"):
 
     configfile: "config/config.yaml"
 
 
 VERSION = __version__
 RESULTS = "results"
+# The same as it is on disk, where the `prefix` of a module goes before what rules and their functions name.
+PLACE = Path(workflow.modifier.modify_path(RESULTS))
 
-# `python3` in the rules is the interpreter that runs Snakemake: no activation is needed, and no shim,
-# which can cost more than the job.
-shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace("{", "{{").replace("}", "}}"))
+
+class Unwatched:
+    """A value among params whose change is no reason to run a job again."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __str__(self):
+        return str(self.value)
+
+
+# The interpreter that runs Snakemake: no activation is needed, and no shim, which can cost more than the job.
+# Not by shell.prefix, which would be that of all rules of a workflow that has these as a module.
+PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3")
 
 try:
     messages.set_up(os.environ)
@@ -70,7 +86,7 @@ try:
     BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if SETTINGS.disable_cache:
-        SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, Path(RESULTS), BATCH))
+        SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, PLACE, BATCH))
     if workflow.is_main_process:
         for line in configuration.warnings(SETTINGS, _targets, os.environ):
             if messages.shown(messages.Level.WARNING):
@@ -81,23 +97,13 @@ try:
         # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
         if TARGETS and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
             hold_store()
-        receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
+        receipt.sweep(PLACE, TARGETS, COMPRESSION.variant, SETTINGS.store, PLACE.parent / GATHERED)
 except SregistryError as error:
     refuse(error, error.exit_code)
 
 # A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
 # fetch layers that no image waits for; the sweep above sees to those that one does.
 CACHE = SETTINGS.cache
-
-
-class Unwatched:
-    """A value among params whose change is no reason to run a job again."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __str__(self):
-        return str(self.value)
 
 
 # Where else to look, and what is refused: neither changes what is made.
@@ -123,7 +129,7 @@ CONNECTION_SIZE = 256 << 20
 # A new text each time: what has the same bytes as before triggers nothing.
 STAMP = f"{RESULTS}/refresh"
 if SETTINGS.refresh and workflow.is_main_process:
-    receipt.publish(Path(STAMP), str(time.time_ns()).encode())
+    receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
 
 
 wildcard_constraints:
@@ -142,6 +148,29 @@ def finished(wildcards):
     last = "image.json" if SETTINGS.disable else "record.json"
     # The gathering is asked for by name: what depends on it alone is not looked at while it is missing.
     return [GATHERED, *(f"{RESULTS}/{image}/{last}" for image in TARGETS)]
+
+
+def target_of(text):
+    """The image that a text of the config means, by reference or by file name; for a workflow that has these rules as a module."""
+    try:
+        _, wanted = locate(text, SETTINGS.client, secrets.overlay(os.environ))
+    except SregistryError:
+        wanted = None
+    found = [target for target in TARGETS.values() if target.path.name == text or target.reference == wanted]
+    if len(found) != 1:
+        names = ", ".join(sorted(target.path.name for target in found or TARGETS.values())) or "none"
+        refuse(f"{text!r} means {'several images' if found else 'no image'} of the config; name a file: {names}")
+    return found[0]
+
+
+def file_of(text):
+    """The file, or folder, that an image becomes."""
+    return str(target_of(text).path)
+
+
+def receipt_of(text):
+    """What is there when an image is made, as the input of a rule that needs it: with another image, it is another file."""
+    return str(PLACE / target_of(text).key / "image.json")
 
 
 def refreshed(wildcards):
@@ -166,6 +195,8 @@ def read_gathered(path, time):
 
 def gathered(field):
     """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …]."""
+    if not MAIN and workflow.is_main_process:
+        hold_store()  # a module's onstart is nobody's
     path = str(checkpoints.manifests.get().output[0])
     return read_gathered(path, os.stat(path).st_mtime_ns)[field]
 
