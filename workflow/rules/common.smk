@@ -169,7 +169,7 @@ def file_of(text):
 
 
 def receipt_of(text):
-    """What is there when an image is made, as the input of a rule that needs it: with another image, it is another file."""
+    """What is there when an image is made, as an input: its content changes with the image."""
     return str(PLACE / target_of(text).key / "image.json")
 
 
