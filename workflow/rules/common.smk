@@ -150,6 +150,13 @@ def finished(wildcards):
     return [GATHERED, *(f"{RESULTS}/{image}/{last}" for image in TARGETS)]
 
 
+def fetched(wildcards):
+    """What is there when all is downloaded: a receipt a layer. An image without layers may be one that was refused: its job tells."""
+    layers = gathered("layers")
+    failed = [f"{RESULTS}/{image}/metadata.json" for image, digests in layers.items() if not digests]
+    return [*failed, *(f"{RESULTS}/layer/{digest}.json" for digest in gathered("sizes"))]
+
+
 def target_of(text):
     """The image that a text of the config means, by reference or by file name; for a workflow that has these rules as a module."""
     try:
