@@ -1,5 +1,5 @@
 # Names and input functions that the rules share. What is configured where, and what it means, is the
-# package's business: settings.py, target.py, config.py.
+# package's business: settings.py, batch.py, target.py, pattern.py, config.py; what is told at the end is summary.py's.
 
 import atexit
 import contextlib
@@ -23,8 +23,10 @@ def refuse(line, code=2):
 
 try:
     from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry.compression import Compression
     from sregistry.errors import SregistryError
     from sregistry.store import Store
+    from sregistry.summary import Summary
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
 
@@ -58,30 +60,38 @@ shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".rep
 
 try:
     messages.set_up(os.environ)
-    SETTINGS, _targets = configuration.plan(
+    PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
         schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
         environ=secrets.overlay(os.environ),
+        files=[*reversed(workflow.config_settings.configfiles), Path("config/config.yaml")],
     )
-    TARGETS = {target.key: target for target in _targets}
-    COMPRESSION = SETTINGS.compression
+    SETTINGS = PLAN.settings
+    PATTERNS = {pattern.key: pattern for pattern in PLAN.patterns}
     # One gathering checkpoint a set of images: different sets run side by side in one directory.
-    BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
+    BATCH = hashlib.sha256(json.dumps(sorted(target.key for target in PLAN.targets) + sorted(PATTERNS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if SETTINGS.disable_cache:
         SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, Path(RESULTS), BATCH))
+    CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
+    # All images, those of patterns as far as their lists are there.
+    TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(Path(RESULTS)))}
+    OUTDATED = configuration.outdated(list(TARGETS.values()), Path(RESULTS), refresh=SETTINGS.refresh)
     if workflow.is_main_process:
-        for line in configuration.warnings(SETTINGS, _targets, os.environ):
+        for line in configuration.warnings(PLAN, os.environ):
             if messages.shown(messages.Level.WARNING):
                 print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
-        if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
         # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
-        if TARGETS and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
+        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
             hold_store()
-        receipt.sweep(Path(RESULTS), TARGETS, COMPRESSION.variant, SETTINGS.store, Path(GATHERED))
+        receipt.sweep_tags(Path(RESULTS), PATTERNS, SETTINGS.store, Path(CHOSEN))
+        receipt.sweep(
+            Path(RESULTS), {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, Path(GATHERED)
+        )
 except SregistryError as error:
     refuse(error, error.exit_code)
 
@@ -122,7 +132,7 @@ CONNECTION_SIZE = 256 << 20
 
 # A new text each time: what has the same bytes as before triggers nothing.
 STAMP = f"{RESULTS}/refresh"
-if SETTINGS.refresh and workflow.is_main_process:
+if (SETTINGS.refresh or OUTDATED) and workflow.is_main_process:
     receipt.publish(Path(STAMP), str(time.time_ns()).encode())
 
 
@@ -130,23 +140,102 @@ wildcard_constraints:
     image="[A-Za-z0-9._-]+-[0-9a-f]{8}",
     digest="sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}",
     variant="[a-z0-9-]+",
+    pattern="[A-Za-z0-9._-]+-[0-9a-f]{8}",
+
+
+# What is told at the end. Where nothing is to be done, Snakemake calls no handler: then it is told on the way out.
+SUMMARY = Summary(Path(RESULTS), Path("logs"), Path("benchmarks"))
+
+
+def end(failed=False):
+    """Tell what became of the images that this run was about."""
+    try:
+        SUMMARY.close(failed=failed, patterns=chosen()["failed"] if SUMMARY.begun else None)
+    except SregistryError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def end_idle():
+    """Tell of a run that had nothing to do; one that was refused says so itself."""
+    if not len(workflow.dag):
+        end()
+
+
+def begin():
+    """Note what is there before a run; other ways to use the graph, a dry run above all, are none."""
+    if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
+        return
+    try:
+        if not SUMMARY.begun:
+            SUMMARY.begin(PLAN)
+            atexit.register(end_idle)
+        SUMMARY.expect(list(TARGETS.values()))
+    except SregistryError as error:
+        refuse(error, error.exit_code)
+
+
+def chosen():
+    """What the lists of tags say, if there are patterns and their lists were gathered: tags and errors by pattern."""
+    if not PATTERNS or not os.path.exists(CHOSEN):
+        return {"tags": {}, "failed": {}}
+    return json.loads(Path(CHOSEN).read_text())
+
+
+@functools.cache
+def know(time):
+    """Take up the images of the patterns; *time* is that of the gathered lists."""
+    try:
+        known = {target.key: target for target in PLAN.images(chosen()["tags"])}
+    except SregistryError as error:
+        refuse(error, error.exit_code)
+    OUTDATED.update(configuration.outdated(list(known.values()), Path(RESULTS), refresh=SETTINGS.refresh))
+    TARGETS.clear()
+    TARGETS.update(known)
+
+
+def images():
+    """All images, those of patterns once their lists of tags are gathered."""
+    if PATTERNS:
+        know(os.stat(checkpoints.targets.get().output[0]).st_mtime_ns)
+    return TARGETS
 
 
 def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
-    if not TARGETS:
+    if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
         workflow.scheduling_settings.max_jobs_per_timespan = None
     last = "image.json" if SETTINGS.disable else "record.json"
+    begin()
+    made = [f"{RESULTS}/{image}/{last}" for image in images()]
+    begin()
+    failed = [f"{RESULTS}/tags/{pattern}.failed" for pattern in chosen()["failed"]]
     # The gathering is asked for by name: what depends on it alone is not looked at while it is missing.
-    return [GATHERED, *(f"{RESULTS}/{image}/{last}" for image in TARGETS)]
+    return [GATHERED, *made, *failed]
+
+
+def lists_of_tags(wildcards):
+    """The list of each pattern."""
+    return [f"{RESULTS}/tags/{pattern}.json" for pattern in PATTERNS]
+
+
+def targets_of_all(wildcards):
+    """What says which images there are, if patterns do."""
+    return [CHOSEN] if PATTERNS else []
+
+
+def manifests_of_all(wildcards):
+    """The manifest of each image."""
+    return [f"{RESULTS}/{image}/manifest.json" for image in images()]
 
 
 def refreshed(wildcards):
-    """With `refresh`, what makes a tag's manifest out of date. What a digest names never is."""
-    return [STAMP] if SETTINGS.refresh and TARGETS[wildcards.image].reference.digest is None else []
+    """What makes a manifest or a list of tags out of date: `refresh`, or a lock file that says another digest."""
+    if "pattern" in wildcards.keys():
+        return [STAMP] if SETTINGS.refresh else []
+    return [STAMP] if wildcards.image in OUTDATED else []
 
 
 def of(field):
@@ -158,14 +247,56 @@ def of(field):
     return get
 
 
+def of_pattern(field):
+    """Return a params function: a field of the pattern, as text."""
+
+    def get(wildcards):
+        return str(getattr(PATTERNS[wildcards.pattern], field))
+
+    return get
+
+
+def newest(wildcards):
+    """How many of the tags that match, as the option of the stage."""
+    number = PATTERNS[wildcards.pattern].newest
+    return "" if number is None else f"--newest {number}"
+
+
+def locked(wildcards):
+    """What an image's tag is to mean; the receipt tells whether it does, so that a change alone is no reason to run."""
+    digest = TARGETS[wildcards.image].locked
+    return Unwatched("" if digest is None else f"--locked {digest}")
+
+
+def compression(word):
+    """Return a params function: a word of how the layer, or the image, is compressed."""
+
+    def get(wildcards):
+        if "variant" in wildcards.keys():
+            return Compression.named(wildcards.variant).words()[word]
+        return TARGETS[wildcards.image].compression.words()[word]
+
+    return get
+
+
 @functools.cache
 def read_gathered(path, time):
-    """Read a gathering file; *time* is its own, so that a new one is read anew."""
-    return json.loads(Path(path).read_text())
+    """Read a gathering file, and add up what all layers share; *time* is its own, so that a new one is read anew."""
+    value = json.loads(Path(path).read_text())
+    # Of several images that have a layer, the first.
+    value["images"] = {digest: image for image, digests in reversed(value["layers"].items()) for digest in digests}
+    known = [size for size in value["sizes"].values() if size is not None]
+    value["bytes"] = sum(known)
+    # One of unknown size counts as those that are known do on average.
+    value["usual"] = max(1, value["bytes"] / len(known)) if known else 1
+    value["total"] = value["bytes"] + value["usual"] * (len(value["sizes"]) - len(known))
+    if workflow.is_main_process:
+        SUMMARY.gathered()
+    return value
 
 
 def gathered(field):
-    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …]."""
+    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], and sums of these."""
     path = str(checkpoints.manifests.get().output[0])
     return read_gathered(path, os.stat(path).st_mtime_ns)[field]
 
@@ -178,19 +309,19 @@ def manifest_of_image(wildcards):
 
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
-    image = next(image for image, digests in gathered("layers").items() if wildcards.digest in digests)
-    return f"{RESULTS}/{image}/manifest.json"
+    return f"{RESULTS}/{gathered('images')[wildcards.digest]}/manifest.json"
 
 
 def exploded_layers(wildcards):
     """Receipts of the image's exploded layers, each once."""
-    return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in gathered("layers")[wildcards.image]]
+    variant = TARGETS[wildcards.image].compression.variant
+    return [f"{RESULTS}/explode/{digest}.{variant}.json" for digest in gathered("layers")[wildcards.image]]
 
 
 def layer_connections(wildcards):
     """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
     size = gathered("sizes")[wildcards.digest] or 0
-    share = size / max(1, sum(size or 0 for size in gathered("sizes").values()))
+    share = size / max(1, gathered("bytes"))
     return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
@@ -216,9 +347,5 @@ def explode_threads(wildcards):
     Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
     still run when the others are done gets more.
     """
-    sizes = gathered("sizes")
-    known = [size for size in sizes.values() if size is not None]
-    usual = max(1, sum(known) / len(known)) if known else 1
-    total = sum(known) + usual * (len(sizes) - len(known))
-    size = sizes[wildcards.digest]
-    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, total))))
+    size, usual = gathered("sizes")[wildcards.digest], gathered("usual")
+    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, gathered("total")))))

@@ -21,19 +21,21 @@ rule manifest:
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
+        locked=locked,
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
         "manifest {params.uri}"
     shell:
-        "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
+        "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
         " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
 # One for all images: the graph grows once, not once an image.
 checkpoint manifests:
     input:
-        expand("results/{image}/manifest.json", image=TARGETS),
+        targets=targets_of_all,
+        manifests=manifests_of_all,
     output:
         GATHERED,
     log:
@@ -47,4 +49,4 @@ checkpoint manifests:
     message:
         "manifests {output}"
     shell:
-        "python3 -m sregistry.stage manifests {input:q} --output {output:q} 2> {log:q}"
+        "python3 -m sregistry.stage manifests {input.manifests:q} --output {output:q} 2> {log:q}"
