@@ -51,8 +51,8 @@ def entries(source: Mapping[str, Any]) -> list[Entry]:
 def _entries(items: list[Any], key: Key, shared: Mapping[str, Any] | None = None, group: Key = ()) -> Iterator[Entry]:
     beneath = shared or {}
     for i, item in enumerate(items):
-        own = {"uri": item} if isinstance(item, str) else {option: value for option, value in item.items() if value is not None}
-        options = {**beneath, **own}
+        own: Mapping[str, Any] = {"uri": item} if isinstance(item, str) else item
+        options: dict[str, Any] = {**beneath, **{option: value for option, value in own.items() if value is not None}}
         if "compression" in options:  # its keys are settings of their own
-            options["compression"] = {**beneath.get("compression", {}), **own.get("compression", {})}
+            options["compression"] = {**beneath.get("compression", {}), **(own.get("compression") or {})}
         yield Entry(key=(*key, i), options=options, group=group)

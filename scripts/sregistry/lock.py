@@ -78,12 +78,12 @@ class Lock:
             options = {"uri": uri, "platform": platform, "compression": table(image.get("compression", {}), f"{key}.compression")}
             options |= {name: found for name in ("name", "format") if (found := optional_text(image, name, key)) is not None}
             entries.append(Entry(key=("images", i), options=options))
-        tags = {}
+        tags: dict[tuple[str, str, int | None], tuple[str, ...]] = {}
         for i, item in enumerate(listed(value.get("tags", []), "tags")):
             key = f"tags[{i}]"
             pattern = table(item, key)
-            found = tuple(str(tag) for tag in listed(pattern.get("found"), f"{key}.found"))
-            tags[text(pattern, "uri", key), text(pattern, "tags", key), pattern.get("newest")] = found
+            meant = tuple(str(tag) for tag in listed(pattern.get("found"), f"{key}.found"))
+            tags[text(pattern, "uri", key), text(pattern, "tags", key), pattern.get("newest")] = meant
         return cls(path=path, entries=tuple(entries), digests=digests, tags=tags)
 
     def pin(self, targets: Iterable[Target]) -> list[Target]:

@@ -86,7 +86,7 @@ def _compose(path: Path) -> Node | None:
 def _construct(node: Node) -> Any:
     import yaml
 
-    return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader("").construct_object(node, deep=True)
 
 
 def _locate(node: Node | None, key: Key) -> tuple[Node, Node] | None:
@@ -111,7 +111,7 @@ def _pairs(node: MappingNode) -> Iterator[tuple[Node, Node]]:
     """Yield the keys and values of a table, then those that are merged into it."""
     import yaml
 
-    merged = []
+    merged: list[Node] = []
     for name, value in node.value:
         if name.value == _MERGE:
             merged += value.value if isinstance(value, yaml.SequenceNode) else [value]

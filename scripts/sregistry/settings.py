@@ -146,7 +146,7 @@ class Settings:
             connections=choice.count("connections"),
             layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
-            locked=choice.file("locked"),
+            locked=choice.path("locked"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
@@ -228,7 +228,7 @@ class Choice:
         value, name, _ = self.find(key)
         return folder(value, name)
 
-    def file(self, key: str) -> Path | None:
+    def path(self, key: str) -> Path | None:
         value, name, _ = self.find(key)
         return None if value is None else folder(value, name)
 
