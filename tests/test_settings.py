@@ -300,7 +300,6 @@ def made(images: list[Any], settings: Settings | None = None) -> list[Target]:
     return targets(entries({"images": images}), settings or load(), {})
 
 
-
 @pytest.mark.parametrize(
     ("entry", "name"),
     [

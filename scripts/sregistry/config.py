@@ -5,23 +5,24 @@
                                                              lock file ────┴─▶ [Pattern] ─▶ tag lists ─▶ [Target]
 ```
 
-What is wrong is said with the file, the line and the key: ``batch.yaml:12: images[3].format: …``.
+What is wrong is said with the file, the line and the key, ``batch.yaml:12: images[3].format: …``, a line each.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sregistry import batch, receipt
 from sregistry.batch import Entry
 from sregistry.compression import Codec
-from sregistry.errors import ConfigError, SregistryError, UsageError
+from sregistry.errors import ConfigError, SregistryError, UsageError, each, refuse
 from sregistry.lock import Lock
-from sregistry.marks import Key, Marks, written
+from sregistry.marks import Key, Marks, Place, written
 from sregistry.pattern import Pattern
 from sregistry.reference import DEFAULT_TAG
 from sregistry.settings import NOVERIFY, Settings, unverified
@@ -40,15 +41,22 @@ class Plan:
     """What is to be made, and how.
 
     `targets` are the images that the configuration names, or the lock file; `patterns` stand for more, which
-    are known when their tag lists are there. Without both, no image is asked for.
+    are known when their tag lists are there, or `settled` by the lock file: then they are among the targets. Without
+    both, no image is asked for.
     """
 
     settings: Settings
     targets: Sequence[Target]
     patterns: Sequence[Pattern]
+    settled: Mapping[str, Sequence[str]]
     entries: Sequence[Entry]
     marks: Marks = field(repr=False)
     environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def open(self) -> Sequence[Pattern]:
+        """The patterns whose lists are the registry's to tell."""
+        return () if self.settled else self.patterns
 
     def images(self, tags: Mapping[str, Sequence[str]]) -> list[Target]:
         """Return all targets, with those of the patterns' *tags*, by the patterns' keys; a pattern without an item has none yet.
@@ -56,17 +64,17 @@ class Plan:
         Raises:
             ConfigError: two different images would become one file.
         """
-        if not self.patterns:
+        if not self.open:
             return list(self.targets)
         entries = [target.entry for target in self.targets]
-        for pattern in self.patterns:
+        for pattern in self.open:
             entries += pattern.entries(tags.get(pattern.key, ()))
         return targets(entries, self.settings, self.environ, blame=_Blame(self.marks))
 
     def pinned(self, results: Path) -> dict[str, list[str]]:
-        """Return the tags of those patterns whose lists are in the results."""
-        found = {}
-        for pattern in self.patterns:
+        """Return the tags of those patterns whose lists are in the lock file, or in the results."""
+        found = {key: list(tags) for key, tags in self.settled.items()}
+        for pattern in self.open:
             try:
                 found[pattern.key] = [str(tag) for tag in receipt.read(results / "tags" / f"{pattern.key}.json")["tags"]]
             except (SregistryError, KeyError, TypeError):
@@ -94,44 +102,62 @@ def plan(
     Raises:
         ConfigError: an unknown key or a bad value, named; an image that the lock file lacks.
         InvalidReference: a text that names no image.
+        Mistakes: several of these.
     """
     marks = Marks(files, config)
-    marks.check()
-    check(config, schema, marks)
+    refuse([*marks.repeated(), *check(config, schema, marks)])
+    blame = _Blame(marks)
     given = {key: value for key, value in config.items() if key in overrides and overrides[key] == value}
     file = {key: value for key, value in config.items() if key not in given}
-    settings = Settings.load(given=given, file=file, environ=environ)
+    try:
+        settings = Settings.load(given=given, file=file, environ=environ)
+    except ConfigError as error:
+        raise blame.setting(error) from None
     # Images of the command line replace those of the file, as any other key does; only tables are merged by Snakemake.
     asked = {key: overrides[key] for key in batch.KEYS if overrides.get(key) and (key in given or key == "groups")}
     entries = batch.entries(asked or file)
     if settings.locked is not None and settings.refresh:
         raise ConfigError("locked, refresh: what tags meant, or what they mean now: not both", hint="leave one of them out")
     lock = Lock.read(settings.locked) if settings.locked is not None else None
-    blame = _Blame(marks)
-    patterns = []
+    alone = lock.patterns if lock is not None and not entries else None
     if lock is not None and not entries:
-        entries = list(lock.entries)
+        entries = lock.entries
+    patterns = _patterns(entries if alone is None else alone, settings, environ, blame)
     named = [entry for entry in entries if "tags" not in entry.options]
-    for entry in entries:
-        if "tags" in entry.options:
-            try:
-                patterns.append(Pattern.of(entry, settings, environ))
-                _sample(patterns[-1], settings, environ)
-            except UsageError as error:
-                raise blame(error, entry) from None
-    if lock is not None:
+    settled = {pattern.key: lock.find(pattern) for pattern in patterns} if lock is not None else {}
+    if alone is None:  # else the lock file names the images of its patterns
         for pattern in patterns:
-            named += pattern.entries(lock.find(pattern))
-        patterns = []
+            named += pattern.entries(settled.get(pattern.key, ()))
     made = targets(named, settings, environ, blame=blame)
     return Plan(
         settings=settings,
         targets=made if lock is None else lock.pin(made),
         patterns=patterns,
+        settled=settled,
         entries=entries,
         marks=marks,
         environ=environ,
     )
+
+
+def _patterns(entries: Sequence[Entry], settings: Settings, environ: Mapping[str, str], blame: _Blame) -> list[Pattern]:
+    """Return the patterns among *entries*. Raises as `plan`, what the other entries have to be blamed for included."""
+    found: list[Pattern] = []
+    mistakes: list[UsageError] = []
+    for entry in entries:
+        if "tags" in entry.options:
+            try:
+                found.append(Pattern.of(entry, settings, environ))
+                _sample(found[-1], settings, environ)
+            except UsageError as error:
+                mistakes.append(blame(error, entry))
+    if mistakes:
+        try:
+            targets([entry for entry in entries if "tags" not in entry.options], settings, environ, blame=blame)
+        except UsageError as error:
+            mistakes += each(error)
+        refuse(mistakes)
+    return found
 
 
 def outdated(targets: Sequence[Target], results: Path, *, refresh: bool) -> set[str]:
@@ -167,7 +193,7 @@ def warnings(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     asked = bool(plan.targets or plan.patterns)
     if asked and unverified(environ):
         lines.append(f"{NOVERIFY}: certificates are not checked: whoever is on the way can read the token and send other manifests")
-    made = [*plan.targets, *(target for pattern in plan.patterns for target in _sample(pattern, plan.settings, environ))]
+    made = [*plan.targets, *(target for pattern in plan.open for target in _sample(pattern, plan.settings, environ))]
     if any(target.compression.codec is Codec.ZSTD and target.format != "sandbox" for target in made):
         # sif.md §10; squashfs.md §12.
         lines.append(
@@ -197,17 +223,19 @@ def _repeated(plan: Plan) -> list[str]:
             continue
         (target,) = targets([entry], plan.settings, plan.environ)
         place = plan.marks.find(entry.key)
-        lines.append(f"{place + ': ' if place else ''}{written(entry.key)}: {entry.uri} is {written(first[target.key].key)} again")
+        lines.append(f"{f'{place}: ' if place else ''}{written(entry.key)}: {entry.uri} is {written(first[target.key].key)} again")
     return lines
 
 
 class _Blame:
-    """Says where the entry stands that an error is about."""
+    """Says where the entry, or the setting, stands that an error is about."""
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
 
     def __call__(self, error: UsageError, entry: Entry) -> UsageError:
+        if entry.place:
+            return type(error)(f"{entry.place}: {entry.uri}: {error.message}", hint=error.hint)
         option = error.message.partition(":")[0] if isinstance(error, ConfigError) else ""
         inner = tuple(option.split(".")) if option.partition(".")[0] in entry.options else ()
         # What a group says is blamed where the group says it.
@@ -218,57 +246,62 @@ class _Blame:
                 return type(error)(f"{place}: {named}", hint=error.hint)
         return error
 
+    def setting(self, error: ConfigError) -> ConfigError:
+        place = self._marks.find(tuple(error.message.partition(":")[0].split(".")))
+        return error if place is None else ConfigError(f"{place}: {error.message}", hint=error.hint)
 
-def check(config: Mapping[str, Any], schema: Path, marks: Marks) -> None:
-    """Check the keys and types of *config*. Raises ConfigError that names the first bad key."""
+
+def check(config: Mapping[str, Any], schema: Path, marks: Marks) -> list[ConfigError]:
+    """Check the keys and types of *config*; return what is wrong, in the order of the lines."""
     import yaml
     from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import relevance
 
-    validator = Draft202012Validator(yaml.safe_load(schema.read_bytes()))
-    error = max(validator.iter_errors(config), key=relevance, default=None)
-    if error is not None:
-        raise _explain(error, marks)
+    errors = list(Draft202012Validator(yaml.safe_load(schema.read_bytes())).iter_errors(config))
+    # That `uri` is missing is no news of who wrote `urii`.
+    misspelt = {tuple(error.absolute_path) for error in errors if error.validator == "additionalProperties"}
+    found: list[tuple[Place | None, ConfigError]] = []
+    for error in errors:
+        if error.validator != "required" or tuple(error.absolute_path) not in misspelt:
+            found += _explain(error, marks)
+    return [mistake for _, mistake in sorted(found, key=lambda pair: pair[0] or Place("", 0))]
 
 
-def _explain(error: ValidationError, marks: Marks) -> ConfigError:
-    """Put a schema's complaint in one line."""
-    shapes = []
-    while error.validator == "anyOf" and error.context:
-        shapes = [shape for e in error.context if e.validator == "type" and not e.path for shape in _listed(e.validator_value)]
-        # Of several shapes, the one that the value comes closest to.
-        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
+def _explain(error: ValidationError, marks: Marks) -> Iterator[tuple[Place | None, ConfigError]]:
+    """Put a schema's complaint in one line, of several unknown keys in a line each, with the place that it is about."""
     path = tuple(error.absolute_path)
-    key = written(path)
     value, schema, rule = error.instance, cast(dict[str, Any], error.schema), cast(Any, error.validator_value)
     if error.validator == "additionalProperties":
         known: dict[str, Any] = schema["properties"]
-        unknown = next(name for name in cast(dict[str, Any], value) if name not in known)
-        place = _place(marks, (*path, unknown))
-        return ConfigError(f"{place}: unknown key {written((*path, unknown))!r}", hint="known keys: " + ", ".join(known))
-    place = _place(marks, path)
+        for unknown in cast(dict[str, Any], value):
+            if unknown not in known:
+                yield _mistake(marks, (*path, unknown), f"unknown key {written((*path, unknown))!r}", _guess(str(unknown), known))
+        return
+    hint = None
     if error.validator == "required":
-        return ConfigError(f"{place}: {key}: {error.message}")
-    if error.validator == "enum":
-        return ConfigError(f"{place}: {key}: {value!r} is unknown", hint="one of " + ", ".join(map(str, rule)))
-    if error.validator == "type":
-        types = shapes or _listed(rule)
-        expected = " or ".join(_TYPES[name] for name in types if name != "null")
-        hint = None
-        if "string" in types and isinstance(value, (int, float)):
-            hint = f"""quote it: --config '{key}="…"', for 17.10 is read as the number 17.1"""
-            if place != _NO_PLACE:
-                hint = f'quote it: "{value}", for 17.10 is read as the number 17.1'
-        return ConfigError(f"{place}: {key}: expected {expected}, got {_show(value)}", hint=hint)
-    return ConfigError(f"{place}: {key}: {_show(value)} is not allowed: {schema.get('description', error.message)}")
+        message = error.message
+    elif error.validator == "enum":
+        message, hint = f"{value!r} is unknown", _guess(str(value), rule, "one of")
+    elif error.validator == "type":
+        types = rule if isinstance(rule, list) else [rule]
+        message = f"expected {' or '.join(_TYPES[name] for name in types if name != 'null')}, got {_show(value)}"
+        if "string" in types and isinstance(value, (int, float)) and not isinstance(value, bool):
+            quoted = f'"{value}"' if marks.find(path) else f"""--config '{written(path)}="…"'"""
+            hint = f"quote it: {quoted}, for 17.10 is read as the number 17.1"
+    else:
+        message = f"{_show(value)} is not allowed: {schema.get('description', error.message)}"
+    yield _mistake(marks, path, f"{written(path)}: {message}" if path else message, hint)
 
 
-def _place(marks: Marks, key: Key) -> str:
-    return marks.find(key) or _NO_PLACE
+def _mistake(marks: Marks, key: Key, message: str, hint: str | None) -> tuple[Place | None, ConfigError]:
+    place = marks.find(key)
+    return place, ConfigError(f"{place or _NO_PLACE}: {message}", hint=hint)
 
 
-def _listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
+def _guess(word: str, known: Collection[object], all_of_them: str = "known keys:") -> str:
+    """Say what may be meant, else all that can be."""
+    words = [str(name) for name in known]
+    close = get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]}?" if close else f"{all_of_them} {', '.join(words)}"
 
 
 def _show(value: object) -> str:
@@ -276,4 +309,6 @@ def _show(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"the number {value}"
+    if value is None:
+        return "nothing"
     return f"{type(value).__name__} {value!r}"[:80] if not isinstance(value, (str, int)) else repr(value)[:80]

@@ -4,16 +4,16 @@
 ("images", 3, "format") ─▶ the file that says so ─▶ batch.yaml:12
 ```
 
-Snakemake loads and merges the files itself; here they are read again, for their marks, and only when
-there is something to be said about one.
+Snakemake loads and merges the files itself; here they are read again, for their marks.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sregistry.errors import ConfigError
 
@@ -26,6 +26,16 @@ Key = tuple[str | int, ...]
 _MERGE = "<<"
 
 
+class Place(NamedTuple):
+    """A line of a file."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
 class Marks:
     """The configuration files, those that weigh most first, and the *config* that Snakemake made of them."""
 
@@ -33,23 +43,25 @@ class Marks:
         self._files = [path for path in files if path.is_file()]
         self._config = config
 
-    def find(self, key: Key) -> str | None:
+    def find(self, key: Key) -> Place | None:
         """Return file and line of *key*, None if no file says what the configuration has there."""
         found, wanted = _value(self._config, key)
         if not found:
             return None
-        for path in self._files:
-            there = _locate(_compose(path), key)
+        for path, tree in self._trees.items():
+            there = _locate(tree, key)
             if there is not None and _construct(there[1]) == wanted:
-                return f"{shown(path)}:{there[0].start_mark.line + 1}"
+                return Place(shown(path), there[0].start_mark.line + 1)
         return None
 
-    def check(self) -> None:
-        """Look for a key that stands twice in one table, where YAML lets the last one win. Raises ConfigError that names it."""
-        for path in self._files:
-            tree = _compose(path)
-            if tree is not None:
-                _unique(tree, (), shown(path))
+    def repeated(self) -> Iterator[ConfigError]:
+        """Yield an error for each key that stands twice in one table, where YAML lets the last one win."""
+        for path, tree in self._trees.items():
+            yield from _repeated(tree, (), shown(path))
+
+    @functools.cached_property
+    def _trees(self) -> dict[Path, Node]:
+        return {path: tree for path in self._files if (tree := _compose(path)) is not None}
 
 
 def written(key: Key) -> str:
@@ -122,12 +134,12 @@ def _pairs(node: MappingNode) -> Iterator[tuple[Node, Node]]:
             yield from _pairs(table)
 
 
-def _unique(node: Node, key: Key, file: str) -> None:
+def _repeated(node: Node, key: Key, file: str) -> Iterator[ConfigError]:
     import yaml
 
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            _unique(item, (*key, i), file)
+            yield from _repeated(item, (*key, i), file)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -136,6 +148,6 @@ def _unique(node: Node, key: Key, file: str) -> None:
         word = str(name.value)
         if word in seen and word != _MERGE:
             text = written((*key, word))
-            raise ConfigError(f"{file}:{line}: {text} stands in line {seen[word]} already", hint="only one of them would count")
+            yield ConfigError(f"{file}:{line}: {text} stands in line {seen[word]} already", hint="only one of them would count")
         seen[word] = line
-        _unique(value, (*key, word), file)
+        yield from _repeated(value, (*key, word), file)

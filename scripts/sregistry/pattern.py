@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -86,7 +86,7 @@ class Pattern:
     def entries(self, tags: Iterable[str]) -> list[Entry]:
         """Return an entry for each of *tags*."""
         shared: dict[str, Any] = {option: value for option, value in self.entry.options.items() if option not in ("uri", "tags", "newest")}
-        return [Entry(key=self.entry.key, group=self.entry.group, options={**shared, "uri": f"{self.repository}:{tag}"}) for tag in tags]
+        return [replace(self.entry, options={**shared, "uri": f"{self.repository}:{tag}"}) for tag in tags]
 
 
 def choose(offered: Sequence[str], tags: str, newest: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 ```
 python -m sregistry.stage tags | targets | pattern | manifest | manifests | layer | explode | metadata | sandbox | image | catalog
+                          change | tagchange | refresh
 ```
 
 An output is a receipt, written whole at the end. An error is one line on stderr, and its exit code.
@@ -51,27 +52,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tags(options: argparse.Namespace) -> None:
     """Ask which tags of a repository a pattern means. A refusal is written down: images go on, `pattern` reports it."""
     from sregistry import receipt
-    from sregistry.listing import tags
-    from sregistry.pattern import choose
-    from sregistry.secrets import overlay
-    from sregistry.target import locate
 
     output: Path = options.output
     pinned = _pinned(output)
     try:
-        environ = overlay(os.environ)
-        settings, reference = locate(options.uri, options.client, environ)
-        with _client(settings, _store(options), environ) as client:
-            offered = tags(client, reference)
-        try:
-            chosen = choose(offered, options.tags, options.newest)
-        except SregistryError as error:
-            raise type(error)(f"{options.uri}: {error.message}", hint=error.hint) from None
+        chosen = _chosen(options)
     except SregistryError as error:
         known = json.loads(pinned)["tags"] if pinned else []
         receipt.write(output, {"uri": options.uri, "tags": known, "error": str(error), "pinned": pinned})
         return
     receipt.write(output, {"uri": options.uri, "tags": chosen})
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """Return the tags that a pattern means now."""
+    from sregistry.listing import tags
+    from sregistry.pattern import choose
+    from sregistry.secrets import overlay
+    from sregistry.target import locate
+
+    environ = overlay(os.environ)
+    settings, reference = locate(options.uri, options.client, environ)
+    with _client(settings, _store(options), environ) as client:
+        offered = tags(client, reference)
+    try:
+        return choose(offered, options.tags, options.newest)
+    except SregistryError as error:
+        raise type(error)(f"{options.uri}: {error.message}", hint=error.hint) from None
 
 
 def _targets(options: argparse.Namespace) -> None:
@@ -114,6 +121,74 @@ def _manifest(options: argparse.Namespace) -> None:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
+
+
+def _change(options: argparse.Namespace) -> None:
+    """Ask what a reference means now, and compare. Nothing of it is kept; a refusal is written down, and `refresh` reports it."""
+    import tempfile
+
+    from sregistry import receipt, scratch
+    from sregistry.change import Change
+    from sregistry.manifest import Resolved, resolve
+    from sregistry.oci import Platform
+    from sregistry.secrets import overlay
+    from sregistry.store import Store
+    from sregistry.target import locate
+
+    try:
+        known = Resolved.read(options.pinned)
+    except SregistryError:
+        known = None
+    before = options.locked or (None if known is None else str(known.named))
+    if known is not None and str(known.named) != before:
+        known = None
+    image = {"uri": options.uri, "platform": options.platform, "before": before}
+    store = _store(options)
+    try:
+        environ = overlay(os.environ)
+        settings, reference = locate(options.uri, options.client, environ)
+        with (
+            tempfile.TemporaryDirectory(prefix="sregistry-change-", dir=scratch.working(environ)) as folder,
+            _client(settings, store, environ) as client,
+        ):
+            aside = Store(Path(folder), (store.root, *options.cache_from))
+            after = resolve(client, reference, Platform.parse(options.platform), aside)
+            change = Change.of(**image, manifest=known, after=after, store=store)
+    except SregistryError as error:
+        change = Change(**image, after=None, error=str(error))
+    receipt.write(options.output, change.json())
+
+
+def _tagchange(options: argparse.Namespace) -> None:
+    """Ask which tags a pattern means now, and compare. A refusal is written down, and `refresh` reports it."""
+    from sregistry import receipt
+    from sregistry.change import TagChange
+
+    described = f"{options.uri}:{options.tags}" + (f" (newest {options.newest})" if options.newest else "")
+    before = json.loads(options.before)
+    try:
+        change = TagChange(uri=described, before=before, after=_chosen(options))
+    except SregistryError as error:
+        change = TagChange(uri=described, before=before, after=None, error=str(error))
+    receipt.write(options.output, change.json())
+
+
+def _refresh(options: argparse.Namespace) -> None:
+    """Tell what changed, on stdout and as JSON. Raises RegistryError: a registry did not tell everything."""
+    from sregistry import receipt
+    from sregistry.change import FAILED, Change, TagChange, told
+    from sregistry.errors import RegistryError
+
+    values = [receipt.read(path) for path in options.changes]
+    images = [Change.parse(value) for value in values if "platform" in value]
+    patterns = [TagChange.parse(value) for value in values if "platform" not in value]
+    value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
+    receipt.write(options.output, value)
+    print("\n".join(told(images, patterns)), flush=True)
+    errors = [item.error for item in patterns if item.status == FAILED] + [item.error for item in images if item.status == FAILED]
+    if errors:
+        more = f" (and {len(errors) - 1} more, above)" if len(errors) > 1 else ""
+        raise RegistryError(f"{errors[0]}{more}")
 
 
 def _pinned(path: Path) -> str | None:
@@ -443,6 +518,26 @@ def _parser() -> argparse.ArgumentParser:
     stage = stages.add_parser("pattern", help="report a pattern that failed")
     stage.add_argument("--list", type=Path, required=True, metavar="FILE", help="its tags")
     stage.set_defaults(run=_pattern)
+
+    stage = stages.add_parser("tagchange", parents=[cache, output], help="compare what a pattern means and meant")
+    stage.add_argument("--uri", required=True, help="the repository")
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--tags", required=True, metavar="GLOB")
+    stage.add_argument("--newest", type=int, metavar="N", help="the last N in the order of versions")
+    stage.add_argument("--before", default="null", metavar="JSON", help="the tags that it meant")
+    stage.set_defaults(run=_tagchange)
+
+    stage = stages.add_parser("change", parents=[cache, output], help="compare what a reference means and meant")
+    stage.add_argument("--uri", required=True)
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--platform", required=True)
+    stage.add_argument("--locked", metavar="DIGEST", help="what the tag meant")
+    stage.add_argument("--pinned", type=Path, required=True, metavar="FILE", help="manifest.json of before, if it is there")
+    stage.set_defaults(run=_change)
+
+    stage = stages.add_parser("refresh", parents=[output], help="tell all changes")
+    stage.add_argument("changes", type=Path, nargs="+", metavar="FILE")
+    stage.set_defaults(run=_refresh)
 
     stage = stages.add_parser("manifest", parents=[cache, output], help="resolve a reference")
     stage.add_argument("--uri", required=True)

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sregistry import lock, receipt
+from sregistry.change import Change, size, table, told
 from sregistry.config import Plan
 from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.lease import lease
+from sregistry.lock import Lock
 from sregistry.manifest import Resolved
-from sregistry.oci import Descriptor
 from sregistry.store import Store
 from sregistry.target import Target
 
@@ -66,21 +68,6 @@ class Outcome:
     before: dict[str, Any] | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """What a tag means since a refresh: digests and compressed sizes of then and now, layers that came and went, bytes to fetch."""
-
-    uri: str
-    platform: str
-    before: str
-    after: str
-    size_before: int
-    size_after: int
-    added: int
-    removed: int
-    fetch: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What a job of this run left: its seconds and its error; None of both if it did not run, or said nothing."""
@@ -91,7 +78,7 @@ class _Job:
 
 
 class Summary:
-    """Watches the images of one run.
+    """Watches the images of one run; workflow/schemas/summary.schema.yaml describes what it writes.
 
     Args:
         results, logs, benchmarks: the folders of the run.
@@ -116,7 +103,12 @@ class Summary:
         return self._plan is not None and not self._closed
 
     def begin(self, plan: Plan) -> None:
-        """Note when the run begins, by the clock of the results' file system. Only the first call counts. Raises StoreError."""
+        """Note when the run begins, by the clock of the results' file system. Only the first call counts.
+
+        Raises:
+            StoreError: the results can't be written.
+            ConfigError: the lock file there is damaged.
+        """
         if self._plan is None:
             self._plan = plan
             try:
@@ -128,6 +120,8 @@ class Summary:
             except OSError as error:
                 raise from_oserror(error, StoreError, "can't write") from error
             self._tags = plan.pinned(self._results)
+            if plan.settings.locked is None:
+                self._locked()  # what it can't be added to is told before anything is done
 
     def expect(self, targets: Sequence[Target]) -> None:
         """Note what is there of the run's images, before it makes any; those of patterns become known later."""
@@ -146,21 +140,12 @@ class Summary:
         self._changes = []
         for target in self._targets:
             before, after = self._manifests.get(target.key), self._manifest(target)
-            if before is not None and after is not None and before.named != after.named:
-                self._changes.append(_change(target, before, after, store))
-        rows = [
-            [
-                change.uri,
-                f"{_short(change.before)} → {_short(change.after)}",
-                f"+{change.added} −{change.removed} layers",
-                f"{_bytes(change.size_before)} → {_bytes(change.size_after)}",
-                f"{_bytes(change.fetch)} to fetch",
-            ]
-            for change in self._changes
-        ]
-        count = len(self._targets)
-        self._print(_table(rows))
-        self._print([f"refresh: {len(rows)} of {count} image{'' if count == 1 else 's'} changed in the registry"])
+            uri, platform, named = target.uri, str(target.platform), None if before is None else str(before.named)
+            if after is not None:
+                self._changes.append(Change.of(uri=uri, platform=platform, before=named, manifest=before, after=after, store=store))
+            elif (error := self._refusal(target)) is not None:
+                self._changes.append(Change(uri=uri, platform=platform, before=named, after=None, error=error))
+        self._print(told(self._changes))
 
     def close(self, *, failed: bool = False, patterns: Mapping[str, str] | None = None) -> None:
         """Tell how all ended, once: the table, summary.json and lock.yaml.
@@ -179,12 +164,14 @@ class Summary:
         manifests = {target.key: self._manifest(target) for target in self._targets}
         outcomes = [self._outcome(target, manifests[target.key], failed=failed) for target in self._targets]
         lists = self._lists(patterns or {}, failed=failed)
-        states = [*(outcome.status for outcome in outcomes), *(item["status"] for item in lists)]
+        # A pattern counts by its images, or, without any, as what failed.
+        states = [*(outcome.status for outcome in outcomes), *(FAILED for item in lists if item["status"] == FAILED)]
         counts = {status: states.count(status) for status in (DONE, UNCHANGED, FAILED, LEFT)}
         value = {
+            "version": 1,
             "images": [asdict(outcome) for outcome in outcomes],
             "patterns": lists,
-            "changes": None if self._changes is None else [asdict(change) for change in self._changes],
+            "changes": None if self._changes is None else [change.json() for change in self._changes],
             "counts": counts,
         }
         path = self._results / "summary.json"
@@ -193,12 +180,12 @@ class Summary:
         if len(states) > 1:
             rows = [_row(outcome) for outcome in outcomes]
             rows += [[FAILED, item["uri"], "", "", item["reason"]] for item in lists if item["status"] == FAILED]
-            self._print(_table(rows))
-            told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-            self._print([f"{len(states)} asked for: {told}; {path} has more"])
+            self._print(table(rows))
+            counted = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            self._print([f"{len(states)} asked for: {counted}; {path} has more"])
 
     def _lock(self, manifests: Mapping[str, Resolved | None]) -> None:
-        """Write the lock file of what resolved; a run with a lock has nothing new to say."""
+        """Add what resolved to the lock file; a run with a lock has nothing new to say."""
         if self._plan is None or self._plan.settings.locked is not None:
             return
         images = [(target, found.named) for target in self._targets if (found := manifests[target.key]) is not None]
@@ -206,13 +193,19 @@ class Summary:
         lists = [(pattern, tags[pattern.key]) for pattern in self._plan.patterns if tags.get(pattern.key)]
         if not images and not lists:
             return
-        path, data = self._results / "lock.yaml", lock.written(images, lists)
+        path = self._results / lock.NAME
         try:
-            if path.read_bytes() == data:
-                return
-        except OSError:
-            pass
-        receipt.publish(path, data)
+            with lease(path.with_name(f".{path.name}.lock")):  # another run in this folder may end now
+                data = self._locked().merged(images, lists).encode()
+                if not path.exists() or path.read_bytes() != data:
+                    receipt.publish(path, data)
+        except OSError as error:
+            raise from_oserror(error, StoreError, "can't write") from error
+
+    def _locked(self) -> Lock:
+        """Return what earlier runs resolved. Raises ConfigError."""
+        path = self._results / lock.NAME
+        return Lock.read(path) if path.exists() else Lock(path=path, images={}, tags={})
 
     def _outcome(self, target: Target, manifest: Resolved | None, *, failed: bool) -> Outcome:
         assert self._plan is not None
@@ -262,6 +255,13 @@ class Summary:
         except SregistryError:
             return None
 
+    def _refusal(self, target: Target) -> str | None:
+        """Return why an image could not be resolved, where its manifest.json says so."""
+        try:
+            return receipt.read(self._results / target.key / "manifest.json").get("error")
+        except SregistryError:
+            return None
+
     def _problem(self, target: Target, manifest: Resolved | None) -> str | None:
         """Return why an image was not made in this run: an error, or a job that ended without one."""
         names = self._names(target, manifest)
@@ -305,50 +305,8 @@ class Summary:
             print(line, file=self._out or sys.stderr, flush=True)
 
 
-def _change(target: Target, before: Resolved, after: Resolved, store: Store) -> Change:
-    old, new = _layers(before), _layers(after)
-    missing = [blob for digest, blob in new.items() if not store.has(blob.digest, blob.size) and not any(store.elsewhere(blob.digest))]
-    return Change(
-        uri=target.uri,
-        platform=str(target.platform),
-        before=str(before.named),
-        after=str(after.named),
-        size_before=_size(old.values()),
-        size_after=_size(new.values()),
-        added=len(new.keys() - old.keys()),
-        removed=len(old.keys() - new.keys()),
-        fetch=_size(missing),
-    )
-
-
-def _layers(resolved: Resolved) -> dict[str, Descriptor]:
-    return {str(layer.blob.digest): layer.blob for layer in resolved.layers}
-
-
-def _size(blobs: Iterable[Descriptor]) -> int:
-    """Return the bytes of blobs; those of schema 1, which does not say it, count as none."""
-    return sum(blob.size or 0 for blob in blobs)
-
-
 def _row(outcome: Outcome) -> list[str]:
-    name = outcome.uri.partition("/")[2]
     if outcome.status == FAILED:
-        return [FAILED, name, "", "", outcome.reason or ""]
+        return [FAILED, outcome.uri, "", "", outcome.reason or ""]
     seconds = f"{outcome.seconds:.1f} s" if outcome.status == DONE else ""
-    return [outcome.status, name, _bytes(outcome.size), seconds, outcome.path]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with aligned columns; the last one is as long as it is."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _short(digest: str) -> str:
-    return digest[:19]
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return ""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    return [outcome.status, outcome.uri, size(outcome.size), seconds, outcome.path]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sregistry.batch import Entry
 from sregistry.compression import Compression
-from sregistry.errors import ConfigError, InvalidReference, UsageError
+from sregistry.errors import ConfigError, InvalidReference, UsageError, refuse
 from sregistry.oci import Digest, Platform
 from sregistry.reference import Reference, split_scheme
 from sregistry.settings import BUILDERS, FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
@@ -88,8 +88,10 @@ def targets(
     Raises:
         ConfigError: two different images would become one file; or a bad value, and the message begins with its option.
         InvalidReference: an entry that names no image.
+        Mistakes: several of these.
     """
     found: dict[Path, Target] = {}
+    mistakes: list[UsageError] = []
     for entry in entries:
         try:
             target = _target(entry, settings, environ)
@@ -99,7 +101,8 @@ def targets(
                     f"{_describe(other)} and {_describe(target)} would both become {target.path}", hint="give one of them another name"
                 )
         except UsageError as error:
-            raise (blame(error, entry) if blame else error) from None
+            mistakes.append(blame(error, entry) if blame else error)
+    refuse(mistakes)
     return list(found.values())
 
 

@@ -21,10 +21,15 @@ def refuse(line, code=2):
     sys.exit(code)
 
 
+def give_up(error):
+    """End with what is wrong, a line each."""
+    sys.exit(report(error))
+
+
 try:
     from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.compression import Compression
-    from sregistry.errors import SregistryError
+    from sregistry.errors import SregistryError, report
     from sregistry.store import Store
     from sregistry.summary import Summary
 except ImportError as error:
@@ -68,7 +73,7 @@ try:
         files=[*reversed(workflow.config_settings.configfiles), Path("config/config.yaml")],
     )
     SETTINGS = PLAN.settings
-    PATTERNS = {pattern.key: pattern for pattern in PLAN.patterns}
+    PATTERNS = {pattern.key: pattern for pattern in PLAN.open}
     # One gathering checkpoint a set of images: different sets run side by side in one directory.
     BATCH = hashlib.sha256(json.dumps(sorted(target.key for target in PLAN.targets) + sorted(PATTERNS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
@@ -93,7 +98,7 @@ try:
             Path(RESULTS), {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, Path(GATHERED)
         )
 except SregistryError as error:
-    refuse(error, error.exit_code)
+    give_up(error)
 
 # A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
 # fetch layers that no image waits for; the sweep above sees to those that one does.
@@ -162,8 +167,13 @@ def end_idle():
 
 
 def begin():
-    """Note what is there before a run; other ways to use the graph, a dry run above all, are none."""
+    """Note what is there before a run; other ways to use the graph, a dry run above all, are none.
+
+    `sregistry pull` tells by itself what it did.
+    """
     if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
+        return
+    if os.environ.get(pulse.VARIABLE):
         return
     try:
         if not SUMMARY.begun:
@@ -171,7 +181,7 @@ def begin():
             atexit.register(end_idle)
         SUMMARY.expect(list(TARGETS.values()))
     except SregistryError as error:
-        refuse(error, error.exit_code)
+        give_up(error)
 
 
 def chosen():
@@ -187,7 +197,7 @@ def know(time):
     try:
         known = {target.key: target for target in PLAN.images(chosen()["tags"])}
     except SregistryError as error:
-        refuse(error, error.exit_code)
+        give_up(error)
     OUTDATED.update(configuration.outdated(list(known.values()), Path(RESULTS), refresh=SETTINGS.refresh))
     TARGETS.clear()
     TARGETS.update(known)
@@ -247,19 +257,51 @@ def of(field):
     return get
 
 
+def pattern_of(wildcards):
+    """The pattern, one that a lock file settles included."""
+    return next(pattern for pattern in PLAN.patterns if pattern.key == wildcards.pattern)
+
+
 def of_pattern(field):
     """Return a params function: a field of the pattern, as text."""
 
     def get(wildcards):
-        return str(getattr(PATTERNS[wildcards.pattern], field))
+        return str(getattr(pattern_of(wildcards), field))
 
     return get
 
 
 def newest(wildcards):
     """How many of the tags that match, as the option of the stage."""
-    number = PATTERNS[wildcards.pattern].newest
+    number = pattern_of(wildcards).newest
     return "" if number is None else f"--newest {number}"
+
+
+def tags_before(wildcards):
+    """The tags that a pattern meant, as the option of the stage."""
+    return json.dumps(PLAN.pinned(Path(RESULTS)).get(wildcards.pattern))
+
+
+@functools.cache
+def ask_now():
+    """Have all changes asked for in this run, whatever an earlier one that was cut short left."""
+    stamp = f"{RESULTS}/change/now"
+    if workflow.is_main_process and not workflow.dryrun:
+        receipt.publish(Path(stamp), str(time.time_ns()).encode())
+    return stamp if os.path.exists(stamp) else []
+
+
+def asked_now(wildcards):
+    """What makes the answers of an earlier refresh out of date."""
+    return ask_now()
+
+
+def changes_of_all(wildcards):
+    """What became of each pattern, and of each image that is known so far."""
+    if not TARGETS and not PLAN.patterns:
+        refuse("no image is asked for; name one: snakemake refresh --config uri=nvidia/caffe2:17.10")
+    found = [f"{RESULTS}/change/{pattern.key}.tags.json" for pattern in PLAN.patterns]
+    return [*found, *(f"{RESULTS}/change/{image}.json" for image in TARGETS)]
 
 
 def locked(wildcards):
