@@ -23,7 +23,8 @@ def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **envi
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"urii": "x"}, "config: unknown key 'urii'; known keys: uri, images, groups, client,"),
+        ({"urii": "x"}, "config: unknown key 'urii'; did you mean uri?"),
+        ({"zzz": "x"}, "config: unknown key 'zzz'; known keys: uri, images, groups, client,"),
         ({"uri": 17.1}, "config: uri: expected text or a list, got the number 17.1; quote it"),
         ({"uri": 2024}, "config: uri: expected text or a list, got 2024; quote it"),
         ({"uri": {"a": 1}}, "config: uri: expected text or a list, got dict"),
@@ -31,7 +32,11 @@ def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **envi
         ({"uri": True}, "config: uri: expected text or a list, got yes"),
         ({"images": "a/b"}, "config: images: expected a list, got 'a/b'"),
         ({"images": [{"name": "x"}]}, "config: images[0]: 'uri' is a required property"),
-        ({"images": ["a/b", {"uri": "a/b", "nam": "x"}]}, "config: unknown key 'images[1].nam'; known keys: uri, name, platform, format"),
+        ({"images": ["a/b", {"uri": "a/b", "nam": "x"}]}, "config: unknown key 'images[1].nam'; did you mean name?"),
+        (
+            {"images": [{"uri": "a/b", "x": "x"}]},
+            "config: unknown key 'images[0].x'; known keys: name, platform, format, compression, tags, newest, uri",
+        ),
         ({"images": [{"uri": 17.1}]}, "config: images[0].uri: expected text, got the number 17.1"),
         ({"images": [{"uri": "a/b", "format": "x"}]}, "config: images[0].format: 'x' is unknown; one of sif, simg, sandbox"),
         ({"images": [3]}, "config: images[0]: expected text or a table, got 3"),

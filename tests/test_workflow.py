@@ -280,7 +280,7 @@ def test_without_a_catalog(place: Place) -> None:
 @pytest.mark.parametrize(
     ("config", "environ", "line"),
     [
-        (["urii=demo/tiny:1"], {}, "config: unknown key 'urii'; known keys: uri, images,"),
+        (["urii=demo/tiny:1"], {}, "config: unknown key 'urii'; did you mean uri?"),
         (["uri=17.10"], {}, "config: uri: expected text or a list, got the number 17.1; quote it"),
         (["uri=a/b"], {"SREGISTRY_PYTHON_THREADS": "x"}, "SREGISTRY_PYTHON_THREADS: expected a whole number, got 'x'"),
         ([], {}, "no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10"),

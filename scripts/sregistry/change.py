@@ -133,11 +133,8 @@ class TagChange:
 
 def told(images: Sequence[Change], patterns: Sequence[TagChange] = ()) -> list[str]:
     """Return what changed as lines for people: a table, and how many of how many."""
-    counts = ", ".join(
-        f"{sum(item.status == status for item in (*images, *patterns))} {status}"
-        for status in (CHANGED, NEW, FAILED, UNCHANGED)
-        if any(item.status == status for item in (*images, *patterns))
-    )
+    states = [*(image.status for image in images), *(pattern.status for pattern in patterns)]
+    counts = ", ".join(f"{states.count(status)} {status}" for status in (CHANGED, NEW, FAILED, UNCHANGED) if status in states)
     tables = (table([item.row() for item in items if item.status != UNCHANGED]) for items in (patterns, images))
     return [*(line for lines in tables for line in lines), f"refresh: {counts or 'nothing was asked for'}"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sregistry import batch, receipt
 from sregistry.batch import Entry
 from sregistry.compression import Codec
-from sregistry.errors import ConfigError, SregistryError, UsageError, each, refuse
+from sregistry.errors import ConfigError, SregistryError, UsageError, refuse
 from sregistry.lock import Lock
 from sregistry.marks import Key, Marks, Place, written
 from sregistry.pattern import Pattern
@@ -141,22 +141,20 @@ def plan(
 
 
 def _patterns(entries: Sequence[Entry], settings: Settings, environ: Mapping[str, str], blame: _Blame) -> list[Pattern]:
-    """Return the patterns among *entries*. Raises as `plan`, what the other entries have to be blamed for included."""
+    """Return the patterns among *entries*. Raises as `plan`, for any of the entries."""
     found: list[Pattern] = []
     mistakes: list[UsageError] = []
     for entry in entries:
-        if "tags" in entry.options:
-            try:
-                found.append(Pattern.of(entry, settings, environ))
-                _sample(found[-1], settings, environ)
-            except UsageError as error:
-                mistakes.append(blame(error, entry))
-    if mistakes:
         try:
-            targets([entry for entry in entries if "tags" not in entry.options], settings, environ, blame=blame)
+            if "tags" not in entry.options:
+                targets([entry], settings, environ)
+                continue
+            pattern = Pattern.of(entry, settings, environ)
+            _sample(pattern, settings, environ)
+            found.append(pattern)
         except UsageError as error:
-            mistakes += each(error)
-        refuse(mistakes)
+            mistakes.append(blame(error, entry))
+    refuse(mistakes)
     return found
 
 
