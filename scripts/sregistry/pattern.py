@@ -105,9 +105,14 @@ def choose(offered: Sequence[str], tags: str, newest: int | None) -> list[str]:
 
 
 def version(tag: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Return what to sort tags by: 24.9 before 24.10, 24.12-rc1 before 24.12, that before 24.12-py3, and 24.12.1 last."""
+    """Return what to sort tags by: 24.9 before 24.10, 24.12-rc1 before 24.12, that before 24.12-py3, and 24.12.1 last.
+
+    The v of v1.2 does not count. Words come before numbers, so `latest` before all versions, and among each other as in a
+    dictionary.
+    """
     early = _pre_releases(tag)
-    parts = [(3, int(part), "") if part.isdecimal() else (0 if part in early else 2, 0, part) for part in _PART.findall(tag.lower())]
+    words = _PART.findall(re.sub(r"^v(?=[0-9])", "", tag.lower()))
+    parts = [(3, int(word), "") if word.isdecimal() else (0 if word in early else 2, 0, word) for word in words]
     return (*parts, (1, 0, "")), tag
 
 
