@@ -6,6 +6,7 @@ right is checked elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -99,8 +100,9 @@ class Place:
         return found
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+@contextlib.contextmanager
+def serving(tmp_path: Path) -> Iterator[Place]:
+    """Have a registry with one image."""
     layout = Layout(tmp_path / "layout")
     layout.tag("demo/tiny:1", layout.image([layer([directory(b"etc"), file(b"etc/name", b"tiny")])], {"Cmd": ["/bin/true"]}))
     log = StringIO()
@@ -119,6 +121,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving(tmp_path) as place:
+        yield place
 
 
 ALL = ["manifest", "manifests", "metadata", "layer", "explode", "sandbox", "image", "catalog"]

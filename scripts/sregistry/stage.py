@@ -180,7 +180,8 @@ def _refresh(options: argparse.Namespace) -> None:
     from sregistry.errors import RegistryError
 
     values = [receipt.read(path) for path in options.changes]
-    images = [Change.parse(value) for value in values if "platform" in value]
+    # What becomes several files is told once.
+    images = list(dict.fromkeys(Change.parse(value) for value in values if "platform" in value))
     patterns = [TagChange.parse(value) for value in values if "platform" not in value]
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
     receipt.write(options.output, value)

@@ -145,6 +145,7 @@ class Summary:
                 self._changes.append(Change.of(uri=uri, platform=platform, before=named, manifest=before, after=after, store=store))
             elif (error := self._refusal(target)) is not None:
                 self._changes.append(Change(uri=uri, platform=platform, before=named, after=None, error=error))
+        self._changes = list(dict.fromkeys(self._changes))  # what becomes several files is told once
         self._print(told(self._changes))
 
     def close(self, *, failed: bool = False, patterns: Mapping[str, str] | None = None) -> None:

@@ -94,9 +94,7 @@ try:
         if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
             hold_store()
         receipt.sweep_tags(Path(RESULTS), PATTERNS, SETTINGS.store, Path(CHOSEN))
-        receipt.sweep(
-            Path(RESULTS), {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, Path(GATHERED)
-        )
+        receipt.sweep(Path(RESULTS), {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, Path(GATHERED))
 except SregistryError as error:
     give_up(error)
 

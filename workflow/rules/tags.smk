@@ -24,6 +24,8 @@ rule tags:
         tags=of_pattern("tags"),
         newest=newest,
         cache=CACHE,
+    message:
+        "tags {params.uri}:{params.tags}"
     shell:
         "python3 -m sregistry.stage tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
@@ -43,6 +45,8 @@ checkpoint targets:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
+    message:
+        "targets {output}"
     shell:
         "python3 -m sregistry.stage targets {input:q} --output {output:q} 2> {log:q}"
 
@@ -61,5 +65,7 @@ rule pattern:
         "../envs/sregistry.yml"
     params:
         version=VERSION,
+    message:
+        "pattern {wildcards.pattern}"
     shell:
         "python3 -m sregistry.stage pattern --list {input:q} 2> {log:q}"
