@@ -397,3 +397,18 @@ def test_a_run_that_is_stopped_tells_how_far_it_came(place: Place) -> None:
     assert "2 asked for: 1 unchanged, 1 failed;" in told
     assert batch(place, text).code == 0
     assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-many:24.9.sif": "done"}
+
+
+def test_what_can_not_be_told_is_a_failure(place: Place) -> None:
+    (place.work / "results/summary.json").mkdir(parents=True)
+    run = place.run("uri=demo/tiny:1")
+    assert run.code == 1
+    (line,) = [line for line in run.text.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: can't write ") and "summary.json" in line
+    assert place.names() == ["demo-tiny:1.sif"]
+
+
+def test_less_is_said_where_less_is_asked_for(place: Place) -> None:
+    run = place.run("uri=[demo/tiny:1,demo/multi:1]", MESSAGELEVEL="ERROR")
+    assert run.code == 0 and "asked for" not in run.text
+    assert valid(place, "summary")["counts"]["done"] == 2

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from sregistry import lock, receipt
+from sregistry import lock, messages, receipt
 from sregistry.change import Change, size, table, told
 from sregistry.config import Plan
 from sregistry.errors import SregistryError, StoreError, from_oserror
@@ -302,8 +302,9 @@ class Summary:
         return _Job(True, seconds, errors[-1] if errors else None)
 
     def _print(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            print(line, file=self._out or sys.stderr, flush=True)
+        if messages.shown(messages.Level.INFO):
+            for line in lines:
+                print(line, file=self._out or sys.stderr, flush=True)
 
 
 def _row(outcome: Outcome) -> list[str]:

@@ -155,7 +155,9 @@ def end(failed=False):
     try:
         SUMMARY.close(failed=failed, patterns=chosen()["failed"] if SUMMARY.begun else None)
     except SregistryError as error:
-        print(f"error: {error}", file=sys.stderr)
+        code = report(error)
+        if not failed:
+            sys.exit(code)
 
 
 def end_idle():
