@@ -116,6 +116,14 @@ MISTAKES = {
             " give one of them another name"
         ],
     ),
+    "merged-tables": (
+        "images:\n- &base {uri: a/b, platform: a/b/c/d}\n- {<<: *base, name: n}\n",
+        [
+            "batch.yaml:2: images[0].platform: 'a/b/c/d' is no platform; such as linux/amd64 or linux/arm64",
+            "batch.yaml:2: images[1].platform: 'a/b/c/d' is no platform; such as linux/amd64 or linux/arm64",
+        ],
+    ),
+    "a-list-in-itself": ("images: &a [*a]\n", ["config: images[0]: expected text or a table, got list [[...]]"]),
     "setting": ("images: [a/b]\nconnections: 0\n", ["batch.yaml:2: connections: expected a number from 1, got 0"]),
     "locked-and-refresh": (
         "locked: x\nrefresh: yes\n",
@@ -148,6 +156,16 @@ def test_a_mistake_is_told_with_line_and_key(text: str, said: list[str], tmp_pat
 def test_several_mistakes_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(Mistakes([UsageError("a"), UsageError("b", hint="c")])) == 2
     assert capsys.readouterr().err == "error: a\nerror: b; c\n"
+
+
+def test_the_file_that_counts_is_blamed(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("format: x\nconnections: y\n")
+    second.write_text("\n\nformat: z\n")
+    config = {"format": "z", "connections": "y"}  # as Snakemake merges `--configfile first.yaml second.yaml`
+    with pytest.raises(Mistakes) as caught:
+        plan(config, overrides=config, schema=SCHEMA, environ={}, files=[second, first])
+    assert [str(error).replace(f"{tmp_path}/", "").partition(" ")[0] for error in caught.value.each] == ["first.yaml:2:", "second.yaml:3:"]
 
 
 def test_a_value_of_the_command_line_is_not_blamed_on_the_file(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Marks:
     def repeated(self) -> Iterator[ConfigError]:
         """Yield an error for each key that stands twice in one table, where YAML lets the last one win."""
         for path, tree in self._trees.items():
-            yield from _repeated(tree, (), shown(path))
+            yield from _repeated(tree, (), shown(path), set())
 
     @functools.cached_property
     def _trees(self) -> dict[Path, Node]:
@@ -96,9 +96,13 @@ def _compose(path: Path) -> Node | None:
 
 
 def _construct(node: Node) -> Any:
+    """Return the value of a node; of what can't be, or is in itself, one that equals no other."""
     import yaml
 
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError):
+        return object()
 
 
 def _locate(node: Node | None, key: Key) -> tuple[Node, Node] | None:
@@ -134,20 +138,24 @@ def _pairs(node: MappingNode) -> Iterator[tuple[Node, Node]]:
             yield from _pairs(table)
 
 
-def _repeated(node: Node, key: Key, file: str) -> Iterator[ConfigError]:
+def _repeated(node: Node, key: Key, file: str, seen: set[int]) -> Iterator[ConfigError]:
+    """Look into a node, once: an alias may lead back to where it stands."""
     import yaml
 
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            yield from _repeated(item, (*key, i), file)
+            yield from _repeated(item, (*key, i), file, seen)
     if not isinstance(node, yaml.MappingNode):
         return
-    seen: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for name, value in node.value:
         line = name.start_mark.line + 1
         word = str(name.value)
-        if word in seen and word != _MERGE:
+        if word in lines and word != _MERGE:
             text = written((*key, word))
-            yield ConfigError(f"{file}:{line}: {text} stands in line {seen[word]} already", hint="only one of them would count")
-        seen[word] = line
-        yield from _repeated(value, (*key, word), file)
+            yield ConfigError(f"{file}:{line}: {text} stands in line {lines[word]} already", hint="only one of them would count")
+        lines[word] = line
+        yield from _repeated(value, (*key, word), file, seen)

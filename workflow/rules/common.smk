@@ -217,13 +217,18 @@ def finished(wildcards):
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
         workflow.scheduling_settings.max_jobs_per_timespan = None
-    last = "image.json" if SETTINGS.disable else "record.json"
     begin()
-    made = [f"{RESULTS}/{image}/{last}" for image in images()]
-    begin()
+    made = made_images(wildcards)
+    begin()  # of the patterns' images, too
     failed = [f"{RESULTS}/tags/{pattern}.failed" for pattern in chosen()["failed"]]
     # The gathering is asked for by name: what depends on it alone is not looked at while it is missing.
     return [GATHERED, *made, *failed]
+
+
+def made_images(wildcards):
+    """The last receipt of each image."""
+    last = "image.json" if SETTINGS.disable else "record.json"
+    return [f"{RESULTS}/{image}/{last}" for image in images()]
 
 
 def lists_of_tags(wildcards):
