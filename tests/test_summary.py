@@ -21,11 +21,14 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from tests.images import layer
+from tests.scripted import Reply, Scripted
 from tests.tarball import file
 from tests.test_workflow import NOTHING, WORKFLOW, Place, Run, serving
 
 SHARED = layer([file(b"shared", b"shared" * 1000)])
 FLAGS = ("--configfile", "batch.yaml", "--cores", "2")
+#: Where no registry is.
+GONE = "127.0.0.1:1"
 Json = dict[str, Any]
 
 
@@ -37,6 +40,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         arm = place.layout.image([layer([file(b"arm", b"arm")])], {"Cmd": ["/own"]}, platform="linux/arm64")
         index = place.layout.index([(place.layout.tags()["demo/tiny:1"], "linux/amd64"), (arm, "linux/arm64")])
         place.layout.tag("demo/multi:1", index)
+        place.environ["SREGISTRY_OCI_NOHTTPS"] = "yes"
         yield place
 
 
@@ -181,15 +185,23 @@ def test_a_layer_that_is_broken_fails_the_images_that_have_it(place: Place) -> N
 
 
 def test_a_registry_that_refuses_or_is_gone(place: Place) -> None:
-    gone = "127.0.0.1:1"
-    text = f"images:\n- demo/tiny:1\n- {gone}/demo/x:1\n- {gone}/demo/y: {{tags: '*'}}\n"
-    run = batch(place, text)
+    refused = Reply(401, headers=[("WWW-Authenticate", 'Basic realm="some"')])
+    with Scripted({"/v2/demo/x/manifests/1": refused, "/v2/demo/y/tags/list": refused}) as other:
+        text = (
+            "images: [demo/tiny:1"
+            + "".join(f", '{host}/demo/x:1', {{uri: {host}/demo/y, tags: '*'}}" for host in (other.host, GONE))
+            + "]\n"
+        )
+        text = text.replace(f"'{GONE}/demo/x:1'", f"{{uri: {GONE}/demo/x:1, name: gone}}")
+        run = batch(place, text)
     assert run.code == 1
-    assert states(place) == {"demo-tiny:1.sif": "done", "demo-x:1.sif": "failed"}
     summary = valid(place, "summary")
-    for reason in (summary["images"][1]["reason"], summary["patterns"][0]["reason"]):
-        assert gone in reason
-    assert summary["counts"]["failed"] == 2
+    assert states(place) == {"demo-tiny:1.sif": "done", "demo-x:1.sif": "failed", "gone.sif": "failed"}
+    reasons = [item["reason"] for item in (*summary["images"], *summary["patterns"]) if item["reason"]]
+    assert [sum(host in reason for reason in reasons) for host in (other.host, f"can't reach {GONE}")] == [2, 2]
+    assert [row[-1] for row in table(run, "failed")] == reasons
+    assert summary["counts"]["failed"] == 4
+    assert list(locked(place)) == ["demo-tiny:1.sif"]
 
 
 def test_mistakes_are_told_before_anything_is_done(place: Place) -> None:
