@@ -378,13 +378,14 @@ def test_a_lock_file_that_lacks_an_image_or_is_damaged(place: Place) -> None:
 
 
 def test_a_run_that_is_stopped_tells_how_far_it_came(place: Place) -> None:
-    # One layer's job waits until Ctrl-C reaches it, as it reaches all processes of a terminal.
+    place.layout.tag("demo/one:1", place.layout.image([SHARED], {"Cmd": ["/own"]}))
+    # Its layer's job waits until Ctrl-C reaches it, as it reaches all processes of a terminal.
     assert place.run("uri=demo/tiny:1").code == 0
     (place.work / "hook").mkdir()
     (place.work / "hook/sitecustomize.py").write_text(
         "import sys, time\nif 'explode' in sys.orig_argv[3:4]:\n    open('waiting', 'w').close()\n    time.sleep(60)\n"
     )
-    text = "images: [demo/tiny:1, 'demo/many:24.9']\n"
+    text = "images: [demo/tiny:1, 'demo/one:1']\n"
     (place.work / "batch.yaml").write_text(text)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *FLAGS]
     path = os.pathsep.join([str(place.work / "hook"), os.environ.get("PYTHONPATH", "")])
@@ -403,12 +404,12 @@ def test_a_run_that_is_stopped_tells_how_far_it_came(place: Place) -> None:
     os.killpg(run.pid, signal.SIGINT)
     told = run.communicate()[1].decode()
     assert run.returncode == 1
-    assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-many:24.9.sif": "failed"}
+    assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-one:1.sif": "failed"}
     (reason,) = [image["reason"] for image in valid(place, "summary")["images"] if image["reason"]]
     assert reason.startswith("explode: the job was cut short; its log is logs/explode/sha256:")
     assert "2 asked for: 1 unchanged, 1 failed;" in told
     assert batch(place, text).code == 0
-    assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-many:24.9.sif": "done"}
+    assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-one:1.sif": "done"}
 
 
 def test_what_can_not_be_told_is_a_failure(place: Place) -> None:
