@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +411,16 @@ def test_a_run_that_is_stopped_tells_how_far_it_came(place: Place) -> None:
     assert "2 asked for: 1 unchanged, 1 failed;" in told
     assert batch(place, text).code == 0
     assert states(place) == {"demo-tiny:1.sif": "unchanged", "demo-one:1.sif": "done"}
+
+
+def test_two_runs_of_one_folder_add_to_one_lock_file(place: Place) -> None:
+    # Of layers of their own: receipts are Snakemake's outputs, which it locks.
+    place.layout.tag("demo/one:1", place.layout.image([SHARED], {"Cmd": ["/own"]}))
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(place.run, ("uri=demo/tiny:1", "uri=demo/one:1")))
+    assert [run.code for run in runs] == [0, 0], [run.text[-2000:] for run in runs]
+    assert locked(place).keys() == {"demo-tiny:1.sif", "demo-one:1.sif"}
+    assert len(states(place)) == 1
 
 
 def test_what_can_not_be_told_is_a_failure(place: Place) -> None:

@@ -11,6 +11,8 @@ rule change:
         temp("results/change/{image}.json"),
     log:
         "logs/change/{image}.log",
+    benchmark:
+        "benchmarks/change/{image}.tsv"
     conda:
         "../envs/sregistry.yml"
     threads: 0
@@ -38,6 +40,8 @@ rule tagchange:
         temp("results/change/{pattern}.tags.json"),
     log:
         "logs/tagchange/{pattern}.log",
+    benchmark:
+        "benchmarks/tagchange/{pattern}.tsv"
     conda:
         "../envs/sregistry.yml"
     threads: 0
@@ -63,6 +67,8 @@ rule refresh:
         changes_of_all,
     log:
         "logs/refresh.log",
+    benchmark:
+        "benchmarks/refresh.tsv"
     conda:
         "../envs/sregistry.yml"
     params:
