@@ -79,6 +79,7 @@ try:
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if SETTINGS.disable_cache:
         SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, Path(RESULTS), BATCH))
+        PLAN = dataclasses.replace(PLAN, settings=SETTINGS)
     CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
     # All images, those of patterns as far as their lists are there.
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(Path(RESULTS)))}
