@@ -7,23 +7,24 @@ from typing import Any
 
 import pytest
 
-from sregistry.config import plan, warnings
+from sregistry.batch import KEYS
+from sregistry.config import Plan, plan, warnings
 from sregistry.errors import UsageError
-from sregistry.settings import DEFAULTS, FORMATS, Settings, from_file
-from sregistry.target import Target
+from sregistry.settings import DEFAULTS, FORMATS, from_file
 
 TOP = Path(__file__).resolve().parent.parent
 SCHEMA = TOP / "workflow/schemas/config.schema.yaml"
 
 
-def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **environ: str) -> tuple[Settings, list[Target]]:
+def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **environ: str) -> Plan:
     return plan(config, overrides=config if overrides is None else overrides, schema=SCHEMA, environ=environ)
 
 
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"urii": "x"}, "config: unknown key 'urii'; known keys: uri, images, client,"),
+        ({"urii": "x"}, "config: unknown key 'urii'; did you mean uri?"),
+        ({"zzz": "x"}, "config: unknown key 'zzz'; known keys: uri, images, groups, client,"),
         ({"uri": 17.1}, "config: uri: expected text or a list, got the number 17.1; quote it"),
         ({"uri": 2024}, "config: uri: expected text or a list, got 2024; quote it"),
         ({"uri": {"a": 1}}, "config: uri: expected text or a list, got dict"),
@@ -31,7 +32,11 @@ def made(config: dict[str, Any], overrides: dict[str, Any] | None = None, **envi
         ({"uri": True}, "config: uri: expected text or a list, got yes"),
         ({"images": "a/b"}, "config: images: expected a list, got 'a/b'"),
         ({"images": [{"name": "x"}]}, "config: images[0]: 'uri' is a required property"),
-        ({"images": ["a/b", {"uri": "a/b", "nam": "x"}]}, "config: unknown key 'images[1].nam'; known keys: uri, name, platform, format"),
+        ({"images": ["a/b", {"uri": "a/b", "nam": "x"}]}, "config: unknown key 'images[1].nam'; did you mean name?"),
+        (
+            {"images": [{"uri": "a/b", "x": "x"}]},
+            "config: unknown key 'images[0].x'; known keys: name, platform, format, compression, tags, newest, uri",
+        ),
         ({"images": [{"uri": 17.1}]}, "config: images[0].uri: expected text, got the number 17.1"),
         ({"images": [{"uri": "a/b", "format": "x"}]}, "config: images[0].format: 'x' is unknown; one of sif, simg, sandbox"),
         ({"images": [3]}, "config: images[0]: expected text or a table, got 3"),
@@ -75,38 +80,38 @@ def test_one_line(config: dict[str, Any], line: str) -> None:
     ],
 )
 def test_images(config: dict[str, Any], names: list[str]) -> None:
-    assert [target.path.name for target in made(config)[1]] == names
+    assert [target.path.name for target in made(config).targets] == names
 
 
 def test_images_of_the_command_line_replace_those_of_the_file() -> None:
     config = {"images": ["a/b:1"], "uri": "c/d:1", "connections": 3}
-    assert [str(target.reference) for target in made(config, {"uri": "c/d:1"})[1]] == ["nvcr.io/c/d:1"]
-    assert len(made(config, {})[1]) == 2
+    assert [str(target.reference) for target in made(config, {"uri": "c/d:1"}).targets] == ["nvcr.io/c/d:1"]
+    assert len(made(config, {}).targets) == 2
 
 
 def test_the_command_line_goes_before_the_environment_and_that_before_the_file() -> None:
     config = {"storage": "/a", "database": "/b"}
-    settings, _ = made(config, {"storage": "/a"}, SREGISTRY_STORAGE="/x", SREGISTRY_DATABASE="/y")
+    settings = made(config, {"storage": "/a"}, SREGISTRY_STORAGE="/x", SREGISTRY_DATABASE="/y").settings
     assert (str(settings.storage), str(settings.database)) == ("/a", "/y")
 
 
 def test_values_inside_a_key_are_text_on_the_command_line() -> None:
-    settings, _ = made({"compression": {"block_size": "65536", "level": "fast"}, "connections": 4, "refresh": "yes"})
+    settings = made({"compression": {"block_size": "65536", "level": "fast"}, "connections": 4, "refresh": "yes"}).settings
     assert (settings.compression.block_size, settings.compression.level, settings.refresh) == (65536, "fast", True)
 
 
 def test_the_schema_knows_every_key() -> None:
     keys = from_file(SCHEMA)["properties"]
-    assert set(keys) == {"uri", "images", *DEFAULTS}
-    assert keys["format"]["enum"] == list(FORMATS)
+    assert set(keys) == {*KEYS, *DEFAULTS}
+    assert from_file(SCHEMA)["$defs"]["format"]["enum"] == list(FORMATS)
     made(from_file(TOP / "config/config.yaml"))
 
 
 @pytest.mark.parametrize("builder", ["native", "mksquashfs", "singularity"])
 @pytest.mark.parametrize("form", ["sif", "simg"])
 def test_every_builder_writes_images(builder: str, form: str) -> None:
-    settings, targets = made({"uri": "a/b", "builder": builder, "format": form})
-    assert (settings.builder, targets[0].format) == (builder, form)
+    found = made({"uri": "a/b", "builder": builder, "format": form})
+    assert (found.settings.builder, found.targets[0].format) == (builder, form)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_every_builder_writes_images(builder: str, form: str) -> None:
     ],
 )
 def test_zstd_says_which_runtimes_it_excludes(config: dict[str, Any], warned: bool) -> None:
-    lines = warnings(*made(config), {})
+    lines = warnings(made(config), {})
     assert len(lines) == warned
     for line in lines:
         assert line.startswith("compression.codec: zstd: ") and "Apptainer before 1.4" in line and "\n" not in line

@@ -94,7 +94,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     layout = Layout(tmp_path / "layout")
     shared = layer([directory(b"etc"), file(b"etc/name", b"shared")])
-    for name in IMAGES:
+    for name in (*IMAGES, "nvidia/pytorch:24.04-py3"):  # of which a pattern takes the newest
         layout.tag(name, layout.image([shared, layer([file(b"name", name.encode())])], {"Cmd": ["/bin/true"]}))
     with serve(Store(layout.root)) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -77,7 +77,7 @@ class Results:
         receipt.write(self.image / name, value)
 
     def sweep(self, store: Path | None = None) -> list[str]:
-        return sorted(path.name for path in receipt.sweep(self.root, [self.image.name], VARIANT, store or self.store, self.gathered))
+        return sorted(path.name for path in receipt.sweep(self.root, {self.image.name: VARIANT}, store or self.store, self.gathered))
 
 
 @pytest.fixture

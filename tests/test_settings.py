@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from sregistry.batch import entries
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError, InvalidReference, SregistryError
 from sregistry.oci import Platform
 from sregistry.settings import DEFAULTS, FORMATS, RegistrySettings, Settings, clients, flag, from_file, registry
-from sregistry.target import locate, targets
+from sregistry.target import Target, locate, targets
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -295,6 +296,10 @@ def test_a_bad_row_is_one_line_that_names_it(own: Path, text: str, said: str) ->
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
+def made(images: list[Any], settings: Settings | None = None) -> list[Target]:
+    return targets(entries({"images": images}), settings or load(), {})
+
+
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
@@ -309,7 +314,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
     ],
 )
 def test_names(entry: Any, name: str) -> None:
-    (target,) = targets([entry], load({"storage": "/images"}), {})
+    (target,) = made([entry], load({"storage": "/images"}))
     assert target.path == Path("/images") / name
     assert re.fullmatch(r"[A-Za-z0-9._-]+-[0-9a-f]{8}", target.key)
 
@@ -317,11 +322,11 @@ def test_names(entry: Any, name: str) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "../up", ".hidden", "-option", "two\nlines", "x" * 300])
 def test_a_name_stays_in_its_folder(name: str) -> None:
     with pytest.raises(ConfigError, match="name"):
-        targets([{"uri": "demo/tiny:1", "name": name}], load(), {})
+        made([{"uri": "demo/tiny:1", "name": name}])
 
 
 def test_equal_images_are_one() -> None:
-    assert len(targets(["caffe2", "nvidia/caffe2:latest", "nvcr.io/nvidia/caffe2"], load(), {})) == 1
+    assert len(made(["caffe2", "nvidia/caffe2:latest", "nvcr.io/nvidia/caffe2"])) == 1
 
 
 @pytest.mark.parametrize(
@@ -329,7 +334,7 @@ def test_equal_images_are_one() -> None:
 )
 def test_different_images_are_not_one_file(other: Any) -> None:
     with pytest.raises(ConfigError, match=r"would both become .*/demo-tiny:1\.sif"):
-        targets(["demo/tiny:1", other], load(), {})
+        made(["demo/tiny:1", other])
 
 
 def test_the_key_tells_apart_what_makes_another_image() -> None:
@@ -342,11 +347,11 @@ def test_the_key_tells_apart_what_makes_another_image() -> None:
         (load({"platform": "linux/s390x"}), "demo/tiny:1"),
         *((load({"format": form}), "demo/tiny:1") for form in FORMATS if form != "sif"),
     ]
-    keys = [targets([uri], settings, {})[0].key for settings, uri in variants]
+    keys = [made([uri], settings)[0].key for settings, uri in variants]
     assert len(set(keys)) == len(variants)
-    assert targets(["demo/tiny:1"], load({"storage": "/elsewhere"}), {})[0].key == keys[0]
+    assert made(["demo/tiny:1"], load({"storage": "/elsewhere"}))[0].key == keys[0]
 
 
 def test_a_build_can_not_be_pulled() -> None:
     with pytest.raises(SregistryError, match="one build"):
-        targets(["demo/tiny:1@" + "0" * 32], load(), {})
+        made(["demo/tiny:1@" + "0" * 32])

@@ -6,6 +6,7 @@ right is checked elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -99,8 +100,9 @@ class Place:
         return found
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+@contextlib.contextmanager
+def serving(tmp_path: Path) -> Iterator[Place]:
+    """Have a registry with one image."""
     layout = Layout(tmp_path / "layout")
     layout.tag("demo/tiny:1", layout.image([layer([directory(b"etc"), file(b"etc/name", b"tiny")])], {"Cmd": ["/bin/true"]}))
     log = StringIO()
@@ -119,6 +121,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving(tmp_path) as place:
+        yield place
 
 
 ALL = ["manifest", "manifests", "metadata", "layer", "explode", "sandbox", "image", "catalog"]
@@ -280,7 +288,7 @@ def test_without_a_catalog(place: Place) -> None:
 @pytest.mark.parametrize(
     ("config", "environ", "line"),
     [
-        (["urii=demo/tiny:1"], {}, "config: unknown key 'urii'; known keys: uri, images,"),
+        (["urii=demo/tiny:1"], {}, "config: unknown key 'urii'; did you mean uri?"),
         (["uri=17.10"], {}, "config: uri: expected text or a list, got the number 17.1; quote it"),
         (["uri=a/b"], {"SREGISTRY_PYTHON_THREADS": "x"}, "SREGISTRY_PYTHON_THREADS: expected a whole number, got 'x'"),
         ([], {}, "no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10"),

@@ -8,9 +8,10 @@ squashfs' `compressor id` (gzip is zlib streams and runs everywhere; zstd needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from sregistry.errors import ConfigError
 
@@ -105,6 +106,26 @@ class Compression:
         if codec.upper() not in Codec.__members__:
             raise ConfigError(f"compression.codec: {codec!r} is unknown", hint="one of " + ", ".join(c.name.lower() for c in Codec))
         return cls(codec=Codec[codec.upper()], level=level, block_size=block_size)
+
+    @classmethod
+    def named(cls, variant: str) -> Compression:
+        """Return the compression whose `variant` this is. Raises ConfigError."""
+        codec, level, size, *_ = [*variant.split("-"), "", ""]
+        return cls.parse(codec=codec, level=level, block_size=int(size) if size.isdecimal() else 0)
+
+    def changed(self, words: Mapping[str, Any]) -> Compression:
+        """Return this one with some of `codec`, `level` and `block_size` as configured. Raises ConfigError that names the key."""
+        if not words:
+            return self
+        size = str(words.get("block_size", self.block_size))
+        if not size.isdecimal() or len(size) > 9:
+            raise ConfigError(f"compression.block_size: expected a whole number, got {size!r}")
+        codec = str(words.get("codec", self.codec.name.lower()))
+        return self.parse(codec=codec, level=str(words.get("level", self.level)), block_size=int(size))
+
+    def words(self) -> dict[str, str | int]:
+        """Return it as it is configured."""
+        return {"codec": self.codec.name.lower(), "level": self.level, "block_size": self.block_size}
 
     @property
     def variant(self) -> str:

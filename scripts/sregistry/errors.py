@@ -4,7 +4,8 @@
 SregistryError            exit 1; `message` says what and where, `hint` what to do
 ├── UsageError            exit 2; the command line or the configuration is wrong
 │   ├── ConfigError       a key of the configuration or an environment variable
-│   └── InvalidReference  a text that names no image
+│   ├── InvalidReference  a text that names no image
+│   └── Mistakes          several of these
 ├── RegistryError         the registry refused, is unreachable or broke the protocol
 │   ├── AuthenticationError  401 or 403
 │   ├── UnavailableError     no answer, or one that time may change
@@ -59,6 +60,14 @@ class InvalidReference(UsageError):
     """The text names no image."""
 
 
+class Mistakes(UsageError):
+    """Several things are wrong: `each` of them is told in a line of its own."""
+
+    def __init__(self, each: Sequence[UsageError]) -> None:
+        super().__init__("; ".join(error.message for error in each))
+        self.each = tuple(each)
+
+
 class RegistryError(SregistryError):
     """The registry refused, is unreachable or broke the protocol."""
 
@@ -108,6 +117,18 @@ class PullError(SregistryError):
         super().__init__("; ".join(self.errors))
 
 
+def each(error: UsageError) -> Sequence[UsageError]:
+    """Return what *error* tells of, one by one."""
+    return error.each if isinstance(error, Mistakes) else (error,)
+
+
+def refuse(mistakes: Sequence[UsageError]) -> None:
+    """Raise what is wrong, if anything is: one mistake as it is, several as Mistakes, each once."""
+    found = list({str(mistake): mistake for mistake in mistakes}.values())
+    if found:
+        raise found[0] if len(found) == 1 else Mistakes(found)
+
+
 _HINTS = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "your quota is used up: free some space or choose another folder",
@@ -132,6 +153,7 @@ def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> Sregi
 
 
 def report(error: SregistryError) -> int:
-    """Print the error as one line on stderr and return its exit code."""
-    print(f"error: {error}", file=sys.stderr)
+    """Print the error as one line on stderr, several as a line each, and return its exit code."""
+    for one in each(error) if isinstance(error, UsageError) else (error,):
+        print(f"error: {one}", file=sys.stderr)
     return error.exit_code

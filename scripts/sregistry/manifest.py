@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +113,12 @@ class Resolved:
     def reference(self) -> Reference:
         """The chosen manifest as a reference, pinned by its digest."""
         return Reference(registry=self.registry, repository=self.repository, tag=self.tag, digest=self.digest)
+
+    @property
+    def named(self) -> Digest:
+        """Digest of what the reference named, an index or the manifest: what pins it for any platform."""
+        last = self.documents[-1]
+        return next(item.descriptor.digest for item in self.documents if item is last or item.descriptor.media_type in MediaType.INDEXES)
 
     def layer(self, digest: Digest) -> Layer:
         """Return the layer with this digest. Raises DocumentError when there is none."""
@@ -212,20 +218,24 @@ class _Found(NamedTuple):
     platform: Platform | None
 
 
-def resolve(client: RegistryClient, reference: Reference, platform: Platform, store: Store) -> Resolved:
+def resolve(client: RegistryClient, reference: Reference, platform: Platform, store: Store, *, locked: Digest | None = None) -> Resolved:
     """Find the manifest of *reference* for *platform*, and its config.
 
     A tag is always asked for; what a digest names is taken from the store when it is there. All
     documents are kept in the store, where index.json gives the manifest the reference's name.
+
+    Args:
+        locked: what the reference's tag is to mean, in place of what the registry says by now.
 
     Raises:
         DocumentError: malformed, no image, or not for this platform.
         DigestMismatch: bytes that are not what their descriptor says.
         RegistryError, AuthenticationError, StoreError: as the client and the store.
     """
+    asked = reference if locked is None else replace(reference, digest=locked)
     try:
-        found = _Search(client, reference, platform, store).start()
-        content = _content(client, reference, found, platform, store)
+        found = _Search(client, asked, platform, store).start()
+        content = _content(client, asked, found, platform, store)
     except (DocumentError, DigestMismatch) as error:
         raise type(error)(f"{reference}: {error.message}", hint=error.hint) from error
     chosen = found.path[-1].descriptor

@@ -30,7 +30,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
-from sregistry import __version__, cores, messages, program, pulse, receipt, scratch, upkeep
+from sregistry import __version__, batch, cores, messages, program, pulse, receipt, scratch, upkeep
 from sregistry.catalog import Catalog
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.lease import lease
@@ -101,7 +101,7 @@ def run(
         KeyboardInterrupt, or what else comes in between: after the jobs have ended.
     """
     merged = overlay(environ)
-    made = targets(list(entries), settings, merged)
+    made = targets(batch.entries({"images": entries}), settings, merged)
     program.find(settings.builder)
     no_cache = no_cache or flag(merged.get(DISABLE_CACHE, ""), DISABLE_CACHE)
     with contextlib.ExitStack() as stack:

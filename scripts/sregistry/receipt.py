@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +83,28 @@ def discard(path: Path, value: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(results: Path, keys: Iterable[str], variant: str, store: Path, gathered: Path) -> list[Path]:
-    """Discard the receipts of the images *keys* that are stale, damaged, failed or of another store; return them.
+def sweep(results: Path, variants: Mapping[str, str], store: Path, gathered: Path) -> list[Path]:
+    """Discard the receipts of images that are stale, damaged, failed or of another store; return them.
 
     A receipt that is gone makes its stage run again, but only if an image needs it.
 
     Args:
         results: folder of the receipts.
-        keys: names of the images' folders in it.
-        variant: the compression's, in the names of the receipts of exploded layers.
+        variants: names of the images' folders in it; of each, its compression's in the names of the receipts of exploded layers.
         store: where blobs and exploded layers are looked for.
         gathered: what the images' manifests say together; it counts only while all of them are there.
     """
     discarded = []
-    for key in keys:
+    seen: set[Path] = set()
+    for key, variant in variants.items():
         folder = results / key
         layers = _layers(folder / "manifest.json")
         exploded = [results / "explode" / f"{digest}.{variant}.json" for digest in layers]
         own = [folder / name for name in ("manifest.json", "metadata.json", "image.json", "record.json")]
         for path in (*own, *(results / "layer" / f"{digest}.json" for digest in layers), *exploded):
+            if path in seen:  # images share layers
+                continue
+            seen.add(path)
             if path.is_file() and _outdated(path, store):
                 discarded.append(path)
         # The sandbox points into exploded data, and is no receipt that could say so.
@@ -110,6 +113,16 @@ def sweep(results: Path, keys: Iterable[str], variant: str, store: Path, gathere
         if not (folder / "manifest.json").is_file():
             gathered.unlink(missing_ok=True)
     return discarded
+
+
+def sweep_tags(results: Path, keys: Iterable[str], store: Path, chosen: Path) -> None:
+    """Discard the lists of tags that are damaged or failed, of the patterns *keys*, and with one of them what was *chosen* of all."""
+    for key in keys:
+        path = results / "tags" / f"{key}.json"
+        if path.is_file():
+            _outdated(path, store)
+        if not path.is_file():
+            chosen.unlink(missing_ok=True)
 
 
 def _outdated(path: Path, store: Path) -> bool:

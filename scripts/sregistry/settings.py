@@ -67,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "connections": 9,
     "layer_limit": 1 << 40,
     "refresh": False,
+    "locked": None,
     "docker_cmd": False,
 }
 
@@ -112,6 +113,7 @@ class Settings:
     connections: int
     layer_limit: int
     refresh: bool
+    locked: Path | None
     docker_cmd: bool
     disable: bool
     disable_cache: bool
@@ -144,6 +146,7 @@ class Settings:
             connections=choice.count("connections"),
             layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
+            locked=choice.path("locked"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
@@ -224,6 +227,10 @@ class Choice:
     def folder(self, key: str) -> Path:
         value, name, _ = self.find(key)
         return folder(value, name)
+
+    def path(self, key: str) -> Path | None:
+        value, name, _ = self.find(key)
+        return None if value is None else folder(value, name)
 
     def folders(self, key: str) -> tuple[Path, ...]:
         """A list; a variable separates them as PATH does."""

@@ -1,7 +1,8 @@
 """The stages as commands: one subcommand a rule, each of them can be run by hand.
 
 ```
-python -m sregistry.stage manifest | manifests | layer | explode | metadata | sandbox | image | catalog
+python -m sregistry.stage tags | targets | pattern | manifest | manifests | layer | explode | metadata | sandbox | image | catalog
+                          change | tagchange | refresh
 ```
 
 An output is a receipt, written whole at the end. An error is one line on stderr, and its exit code.
@@ -11,6 +12,7 @@ A job starts in some 20 ms: whatever a stage needs is imported inside it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -47,11 +49,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _tags(options: argparse.Namespace) -> None:
+    """Ask which tags of a repository a pattern means. A refusal is written down: images go on, `pattern` reports it."""
+    from sregistry import receipt
+
+    output: Path = options.output
+    pinned = _pinned(output)
+    try:
+        chosen = _chosen(options)
+    except SregistryError as error:
+        known = json.loads(pinned)["tags"] if pinned else []
+        receipt.write(output, {"uri": options.uri, "tags": known, "error": str(error), "pinned": pinned})
+        return
+    receipt.write(output, {"uri": options.uri, "tags": chosen})
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """Return the tags that a pattern means now."""
+    from sregistry.listing import tags
+    from sregistry.pattern import choose
+    from sregistry.secrets import overlay
+    from sregistry.target import locate
+
+    environ = overlay(os.environ)
+    settings, reference = locate(options.uri, options.client, environ)
+    with _client(settings, _store(options), environ) as client:
+        offered = tags(client, reference)
+    try:
+        return choose(offered, options.tags, options.newest)
+    except SregistryError as error:
+        raise type(error)(f"{options.uri}: {error.message}", hint=error.hint) from None
+
+
+def _targets(options: argparse.Namespace) -> None:
+    """Gather the tags of all patterns, and which patterns failed."""
+    from sregistry import receipt
+
+    values = {path.stem: receipt.read(path) for path in options.lists}
+    failed = {key: value["error"] for key, value in values.items() if "error" in value}
+    receipt.write(options.output, {"tags": {key: value["tags"] for key, value in values.items()}, "failed": failed})
+
+
+def _pattern(options: argparse.Namespace) -> None:
+    """Report why a pattern has no tags; its list is discarded, so that the next run asks again."""
+    from sregistry import receipt
+    from sregistry.errors import RegistryError
+
+    value = receipt.read(options.list)
+    receipt.discard(options.list, value)
+    raise RegistryError(value.get("error", f"{options.list} has tags"))
+
+
 def _manifest(options: argparse.Namespace) -> None:
     """Resolve a reference. A refusal is written down: other images go on, `metadata` reports it."""
     from sregistry import receipt
     from sregistry.manifest import resolve
-    from sregistry.oci import Platform
+    from sregistry.oci import Digest, Platform
     from sregistry.secrets import overlay
     from sregistry.target import locate
 
@@ -61,12 +114,82 @@ def _manifest(options: argparse.Namespace) -> None:
         environ = overlay(os.environ)
         settings, reference = locate(options.uri, options.client, environ)
         store = _store(options)
+        locked = Digest(options.locked) if options.locked else None
         with _client(settings, store, environ) as client:
-            resolved = resolve(client, reference, Platform.parse(options.platform), store)
+            resolved = resolve(client, reference, Platform.parse(options.platform), store, locked=locked)
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
+
+
+def _change(options: argparse.Namespace) -> None:
+    """Ask what a reference means now, and compare. Nothing of it is kept; a refusal is written down, and `refresh` reports it."""
+    import tempfile
+
+    from sregistry import receipt, scratch
+    from sregistry.change import Change
+    from sregistry.manifest import Resolved, resolve
+    from sregistry.oci import Platform
+    from sregistry.secrets import overlay
+    from sregistry.store import Store
+    from sregistry.target import locate
+
+    try:
+        known = Resolved.read(options.pinned)
+    except SregistryError:
+        known = None
+    before = options.locked or (None if known is None else str(known.named))
+    if known is not None and str(known.named) != before:
+        known = None
+    image = {"uri": options.uri, "platform": options.platform, "before": before}
+    store = _store(options)
+    try:
+        environ = overlay(os.environ)
+        settings, reference = locate(options.uri, options.client, environ)
+        with (
+            tempfile.TemporaryDirectory(prefix="sregistry-change-", dir=scratch.working(environ)) as folder,
+            _client(settings, store, environ) as client,
+        ):
+            aside = Store(Path(folder), (store.root, *options.cache_from))
+            after = resolve(client, reference, Platform.parse(options.platform), aside)
+            change = Change.of(**image, manifest=known, after=after, store=store)
+    except SregistryError as error:
+        change = Change(**image, after=None, error=str(error))
+    receipt.write(options.output, change.json())
+
+
+def _tagchange(options: argparse.Namespace) -> None:
+    """Ask which tags a pattern means now, and compare. A refusal is written down, and `refresh` reports it."""
+    from sregistry import receipt
+    from sregistry.change import TagChange
+
+    described = f"{options.uri}:{options.tags}" + (f" (newest {options.newest})" if options.newest else "")
+    before = json.loads(options.before)
+    try:
+        change = TagChange(uri=described, before=before, after=_chosen(options))
+    except SregistryError as error:
+        change = TagChange(uri=described, before=before, after=None, error=str(error))
+    receipt.write(options.output, change.json())
+
+
+def _refresh(options: argparse.Namespace) -> None:
+    """Tell what changed, on stdout and as JSON. Raises RegistryError: a registry did not tell everything."""
+    from sregistry import receipt
+    from sregistry.change import FAILED, Change, TagChange, told
+    from sregistry.errors import RegistryError
+
+    values = [receipt.read(path) for path in options.changes]
+    # What becomes several files is told once.
+    images = list(dict.fromkeys(Change.parse(value) for value in values if "platform" in value))
+    patterns = [TagChange.parse(value) for value in values if "platform" not in value]
+    value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
+    receipt.write(options.output, value)
+    print("\n".join(told(images, patterns)), flush=True)
+    errors = [item.error for item in patterns if item.status == FAILED] + [item.error for item in images if item.status == FAILED]
+    if errors:
+        more = f" (and {len(errors) - 1} more, above)" if len(errors) > 1 else ""
+        raise RegistryError(f"{errors[0]}{more}")
 
 
 def _pinned(path: Path) -> str | None:
@@ -382,14 +505,50 @@ def _parser() -> argparse.ArgumentParser:
     compression.add_argument("--level", required=True)
     compression.add_argument("--block-size", type=int, required=True, metavar="BYTES")
 
+    stage = stages.add_parser("tags", parents=[cache, output], help="ask which tags a pattern means")
+    stage.add_argument("--uri", required=True, help="the repository")
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--tags", required=True, metavar="GLOB")
+    stage.add_argument("--newest", type=int, metavar="N", help="the last N in the order of versions")
+    stage.set_defaults(run=_tags)
+
+    stage = stages.add_parser("targets", parents=[output], help="gather the tags of all patterns")
+    stage.add_argument("lists", type=Path, nargs="+", metavar="FILE")
+    stage.set_defaults(run=_targets)
+
+    stage = stages.add_parser("pattern", help="report a pattern that failed")
+    stage.add_argument("--list", type=Path, required=True, metavar="FILE", help="its tags")
+    stage.set_defaults(run=_pattern)
+
+    stage = stages.add_parser("tagchange", parents=[cache, output], help="compare what a pattern means and meant")
+    stage.add_argument("--uri", required=True, help="the repository")
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--tags", required=True, metavar="GLOB")
+    stage.add_argument("--newest", type=int, metavar="N", help="the last N in the order of versions")
+    stage.add_argument("--before", default="null", metavar="JSON", help="the tags that it meant")
+    stage.set_defaults(run=_tagchange)
+
+    stage = stages.add_parser("change", parents=[cache, output], help="compare what a reference means and meant")
+    stage.add_argument("--uri", required=True)
+    stage.add_argument("--client", required=True)
+    stage.add_argument("--platform", required=True)
+    stage.add_argument("--locked", metavar="DIGEST", help="what the tag meant")
+    stage.add_argument("--pinned", type=Path, required=True, metavar="FILE", help="manifest.json of before, if it is there")
+    stage.set_defaults(run=_change)
+
+    stage = stages.add_parser("refresh", parents=[output], help="tell all changes")
+    stage.add_argument("changes", type=Path, nargs="+", metavar="FILE")
+    stage.set_defaults(run=_refresh)
+
     stage = stages.add_parser("manifest", parents=[cache, output], help="resolve a reference")
     stage.add_argument("--uri", required=True)
     stage.add_argument("--client", required=True)
     stage.add_argument("--platform", required=True)
+    stage.add_argument("--locked", metavar="DIGEST", help="what the tag is to mean")
     stage.set_defaults(run=_manifest)
 
     stage = stages.add_parser("manifests", parents=[output], help="gather the layers of all images")
-    stage.add_argument("manifests", type=Path, nargs="+", metavar="FILE")
+    stage.add_argument("manifests", type=Path, nargs="*", metavar="FILE")
     stage.set_defaults(run=_manifests)
 
     stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")

@@ -1,8 +1,8 @@
 """What the user asked for, one Target an image: where it comes from and which file it becomes.
 
 ```
-uri | {uri, name, platform, format} ─▶ Target ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>
-                                        └ key: results/<key>/…
+Entry {uri, name, platform, format, compression} ─▶ Target ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>
+                                                     └ key: results/<key>/…
 ```
 """
 
@@ -11,27 +11,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sregistry.errors import ConfigError, InvalidReference
-from sregistry.oci import Platform
+from sregistry.batch import Entry
+from sregistry.compression import Compression
+from sregistry.errors import ConfigError, InvalidReference, UsageError, refuse
+from sregistry.oci import Digest, Platform
 from sregistry.reference import Reference, split_scheme
 from sregistry.settings import BUILDERS, FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """One image to be made."""
+    """One image to be made; `locked` is what its tag is to mean, whatever the registry says."""
 
     client: str
     reference: Reference
     platform: Platform
     format: str
+    compression: Compression
     path: Path
     key: str
+    locked: Digest | None = None
+    entry: Entry = field(compare=False, repr=False)
 
     @property
     def uri(self) -> str:
@@ -68,45 +72,67 @@ def locate(text: str, client: str, environ: Mapping[str, str]) -> tuple[Registry
     return settings, reference
 
 
-def targets(entries: list[Any], settings: Settings, environ: Mapping[str, str]) -> list[Target]:
-    """Return the targets of *entries*, which are references or mappings; equal ones once.
+def targets(
+    entries: Iterable[Entry],
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    blame: Callable[[UsageError, Entry], UsageError] | None = None,
+) -> list[Target]:
+    """Return the targets of *entries*; equal ones once.
+
+    Args:
+        entries: those without `tags`.
+        blame: tells, in an error, where the entry stands.
 
     Raises:
-        ConfigError: two different images would become one file; or a bad value.
+        ConfigError: two different images would become one file; or a bad value, and the message begins with its option.
         InvalidReference: an entry that names no image.
+        Mistakes: several of these.
     """
     found: dict[Path, Target] = {}
+    mistakes: list[UsageError] = []
     for entry in entries:
-        target = _target({"uri": entry} if isinstance(entry, str) else entry, settings, environ)
-        other = found.setdefault(target.path, target)
-        if other.key != target.key:
-            raise ConfigError(
-                f"{_describe(other)} and {_describe(target)} would both become {target.path}", hint="give one of them another name"
-            )
+        try:
+            target = _target(entry, settings, environ)
+            other = found.setdefault(target.path, target)
+            if other.key != target.key:
+                raise ConfigError(
+                    f"{_describe(other)} and {_describe(target)} would both become {target.path}", hint="give one of them another name"
+                )
+        except UsageError as error:
+            mistakes.append(blame(error, entry) if blame else error)
+    refuse(mistakes)
     return list(found.values())
 
 
-def _target(entry: Mapping[str, Any], settings: Settings, environ: Mapping[str, str]) -> Target:
-    owner, reference = locate(entry["uri"], settings.client, environ)
+def _target(entry: Entry, settings: Settings, environ: Mapping[str, str]) -> Target:
+    owner, reference = locate(entry.uri, settings.client, environ)
     if reference.version:
-        raise InvalidReference(f"{entry['uri']!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
-    wanted = platform(entry["platform"], "platform") if entry.get("platform") else settings.platform
-    form = entry.get("format") or settings.format
+        raise InvalidReference(f"{entry.uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
+    options = entry.options
+    if "newest" in options:
+        raise ConfigError("newest: is for an entry with `tags` only", hint="add tags: '*', or leave it out")
+    wanted = platform(options["platform"], "platform") if options.get("platform") else settings.platform
+    form = options.get("format") or settings.format
     if form not in FORMATS:
         raise ConfigError(f"format: {form!r} is unknown", hint="one of " + ", ".join(FORMATS))
     if form not in BUILDERS[settings.builder]:
         written = " and ".join(BUILDERS[settings.builder])
         raise ConfigError(f"format: {form}: builder: {settings.builder} writes {written} only", hint="choose builder: native for it")
-    name = _filename(entry.get("name") or reference.filename, FORMATS[form])
-    decides = [str(reference), str(wanted), form, name, settings.compression.variant, settings.builder, settings.docker_cmd]
+    compression = settings.compression.changed(options.get("compression") or {})
+    name = _filename(options.get("name") or reference.filename, FORMATS[form])
+    decides = [str(reference), str(wanted), form, name, compression.variant, settings.builder, settings.docker_cmd]
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.filename)[:80]
     return Target(
         client=owner.client,
         reference=reference,
         platform=wanted,
         format=form,
+        compression=compression,
         path=settings.storage / name,
         key=f"{slug}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]}",
+        entry=entry,
     )
 
 

@@ -18,9 +18,9 @@ rule catalog:
         version=VERSION,
         database=str(SETTINGS.database),
         builder=SETTINGS.builder,
-        codec=COMPRESSION.codec.name.lower(),
-        level=COMPRESSION.level,
-        block_size=COMPRESSION.block_size,
+        codec=compression("codec"),
+        level=compression("level"),
+        block_size=compression("block_size"),
         docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
     message:
         "catalog {wildcards.image}"

@@ -1,5 +1,5 @@
 # Names and input functions that the rules share. What is configured where, and what it means, is the
-# package's business: settings.py, target.py, config.py.
+# package's business: settings.py, batch.py, target.py, pattern.py, config.py; what is told at the end is summary.py's.
 
 import atexit
 import contextlib
@@ -21,10 +21,17 @@ def refuse(line, code=2):
     sys.exit(code)
 
 
+def give_up(error):
+    """End with what is wrong, a line each."""
+    sys.exit(report(error))
+
+
 try:
     from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
-    from sregistry.errors import SregistryError
+    from sregistry.compression import Compression
+    from sregistry.errors import SregistryError, report
     from sregistry.store import Store
+    from sregistry.summary import Summary
     from sregistry.target import locate
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
@@ -74,32 +81,39 @@ PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH 
 
 try:
     messages.set_up(os.environ)
-    SETTINGS, _targets = configuration.plan(
+    PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
         schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
         environ=secrets.overlay(os.environ),
+        files=[*reversed(workflow.config_settings.configfiles), Path("config/config.yaml")] if MAIN else [],
     )
-    TARGETS = {target.key: target for target in _targets}
-    COMPRESSION = SETTINGS.compression
+    SETTINGS = PLAN.settings
+    PATTERNS = {pattern.key: pattern for pattern in PLAN.open}
     # One gathering checkpoint a set of images: different sets run side by side in one directory.
-    BATCH = hashlib.sha256(json.dumps(sorted(TARGETS)).encode()).hexdigest()[:16]
+    BATCH = hashlib.sha256(json.dumps(sorted(target.key for target in PLAN.targets) + sorted(PATTERNS)).encode()).hexdigest()[:16]
     GATHERED = f"{RESULTS}/batch/{BATCH}.json"
     if SETTINGS.disable_cache:
         SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, PLACE, BATCH))
+        PLAN = dataclasses.replace(PLAN, settings=SETTINGS)
+    CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
+    # All images, those of patterns as far as their lists are there.
+    TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
+    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
     if workflow.is_main_process:
-        for line in configuration.warnings(SETTINGS, _targets, os.environ):
+        for line in configuration.warnings(PLAN, os.environ):
             if messages.shown(messages.Level.WARNING):
                 print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
-        if TARGETS and workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
         # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
-        if TARGETS and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
+        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
             hold_store()
-        receipt.sweep(PLACE, TARGETS, COMPRESSION.variant, SETTINGS.store, PLACE.parent / GATHERED)
+        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
+        receipt.sweep(PLACE, {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, PLACE.parent / GATHERED)
 except SregistryError as error:
-    refuse(error, error.exit_code)
+    give_up(error)
 
 # A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
 # fetch layers that no image waits for; the sweep above sees to those that one does.
@@ -128,7 +142,7 @@ CONNECTION_SIZE = 256 << 20
 
 # A new text each time: what has the same bytes as before triggers nothing.
 STAMP = f"{RESULTS}/refresh"
-if SETTINGS.refresh and workflow.is_main_process:
+if (SETTINGS.refresh or OUTDATED) and workflow.is_main_process:
     receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
 
 
@@ -136,18 +150,112 @@ wildcard_constraints:
     image="[A-Za-z0-9._-]+-[0-9a-f]{8}",
     digest="sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}",
     variant="[a-z0-9-]+",
+    pattern="[A-Za-z0-9._-]+-[0-9a-f]{8}",
+
+
+# What is told at the end. Where nothing is to be done, Snakemake calls no handler: then it is told on the way out.
+SUMMARY = Summary(PLACE, PLACE.parent / "logs", PLACE.parent / "benchmarks")
+
+
+def end(failed=False):
+    """Tell what became of the images that this run was about."""
+    try:
+        SUMMARY.close(failed=failed, patterns=chosen()["failed"] if SUMMARY.begun else None)
+    except SregistryError as error:
+        code = report(error)
+        if not failed:
+            sys.exit(code)
+
+
+def end_idle():
+    """Tell of a run that had nothing to do; one that was refused says so itself."""
+    if not len(workflow.dag):
+        end()
+
+
+def begin():
+    """Note what is there before a run; other ways to use the graph, a dry run above all, are none.
+
+    `sregistry pull` tells by itself what it did.
+    """
+    if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
+        return
+    if os.environ.get(pulse.VARIABLE) or not MAIN:
+        return
+    try:
+        if not SUMMARY.begun:
+            SUMMARY.begin(PLAN)
+            atexit.register(end_idle)
+        SUMMARY.expect(list(TARGETS.values()))
+    except SregistryError as error:
+        give_up(error)
+
+
+def chosen():
+    """What the lists of tags say, if there are patterns and their lists were gathered: tags and errors by pattern."""
+    if not PATTERNS or not (PLACE.parent / CHOSEN).exists():
+        return {"tags": {}, "failed": {}}
+    return json.loads((PLACE.parent / CHOSEN).read_text())
+
+
+@functools.cache
+def know(time):
+    """Take up the images of the patterns; *time* is that of the gathered lists."""
+    try:
+        known = {target.key: target for target in PLAN.images(chosen()["tags"])}
+    except SregistryError as error:
+        give_up(error)
+    OUTDATED.update(configuration.outdated(list(known.values()), PLACE, refresh=SETTINGS.refresh))
+    TARGETS.clear()
+    TARGETS.update(known)
+
+
+def images():
+    """All images, those of patterns once their lists of tags are gathered."""
+    if PATTERNS:
+        know(os.stat(checkpoints.targets.get().output[0]).st_mtime_ns)
+    return TARGETS
 
 
 def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
-    if not TARGETS:
+    if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
         workflow.scheduling_settings.max_jobs_per_timespan = None
-    last = "image.json" if SETTINGS.disable else "record.json"
+    begin()
+    made = made_images(wildcards)
+    begin()  # of the patterns' images, too
+    failed = [f"{RESULTS}/tags/{pattern}.failed" for pattern in chosen()["failed"]]
     # The gathering is asked for by name: what depends on it alone is not looked at while it is missing.
-    return [GATHERED, *(f"{RESULTS}/{image}/{last}" for image in TARGETS)]
+    return [GATHERED, *made, *failed]
+
+
+def made_images(wildcards):
+    """The last receipt of each image."""
+    last = "image.json" if SETTINGS.disable else "record.json"
+    return [f"{RESULTS}/{image}/{last}" for image in images()]
+
+
+def pinned_manifest(wildcards):
+    """What the image is now, if it is there; no input, for it is asked for nothing."""
+    return str(PLACE / wildcards.image / "manifest.json")
+
+
+def lists_of_tags(wildcards):
+    """The list of each pattern."""
+    return [f"{RESULTS}/tags/{pattern}.json" for pattern in PATTERNS]
+
+
+def targets_of_all(wildcards):
+    """What says which images there are, if patterns do."""
+    return [CHOSEN] if PATTERNS else []
+
+
+def manifests_of_all(wildcards):
+    """The manifest of each image."""
+    return [f"{RESULTS}/{image}/manifest.json" for image in images()]
 
 
 def fetched(wildcards):
@@ -181,8 +289,10 @@ def receipt_of(text):
 
 
 def refreshed(wildcards):
-    """With `refresh`, what makes a tag's manifest out of date. What a digest names never is."""
-    return [STAMP] if SETTINGS.refresh and TARGETS[wildcards.image].reference.digest is None else []
+    """What makes a manifest or a list of tags out of date: `refresh`, or a lock file that says another digest."""
+    if "pattern" in wildcards.keys():
+        return [STAMP] if SETTINGS.refresh else []
+    return [STAMP] if wildcards.image in OUTDATED else []
 
 
 def of(field):
@@ -194,14 +304,88 @@ def of(field):
     return get
 
 
+def pattern_of(wildcards):
+    """The pattern, one that a lock file settles included."""
+    return next(pattern for pattern in PLAN.patterns if pattern.key == wildcards.pattern)
+
+
+def of_pattern(field):
+    """Return a params function: a field of the pattern, as text."""
+
+    def get(wildcards):
+        return str(getattr(pattern_of(wildcards), field))
+
+    return get
+
+
+def newest(wildcards):
+    """How many of the tags that match, as the option of the stage."""
+    number = pattern_of(wildcards).newest
+    return "" if number is None else f"--newest {number}"
+
+
+def tags_before(wildcards):
+    """The tags that a pattern meant, as the option of the stage."""
+    return json.dumps(PLAN.pinned(PLACE).get(wildcards.pattern))
+
+
+@functools.cache
+def ask_now():
+    """Have all changes asked for in this run, whatever an earlier one that was cut short left."""
+    stamp = f"{RESULTS}/change/now"
+    if workflow.is_main_process and not workflow.dryrun:
+        receipt.publish(PLACE.parent / stamp, str(time.time_ns()).encode())
+    return stamp if (PLACE.parent / stamp).exists() else []
+
+
+def asked_now(wildcards):
+    """What makes the answers of an earlier refresh out of date."""
+    return ask_now()
+
+
+def changes_of_all(wildcards):
+    """What became of each pattern, and of each image that is known so far."""
+    if not TARGETS and not PLAN.patterns:
+        refuse("no image is asked for; name one: snakemake refresh --config uri=nvidia/caffe2:17.10")
+    found = [f"{RESULTS}/change/{pattern.key}.tags.json" for pattern in PLAN.patterns]
+    return [*found, *(f"{RESULTS}/change/{image}.json" for image in TARGETS)]
+
+
+def locked(wildcards):
+    """What an image's tag is to mean; the receipt tells whether it does, so that a change alone is no reason to run."""
+    digest = TARGETS[wildcards.image].locked
+    return Unwatched("" if digest is None else f"--locked {digest}")
+
+
+def compression(word):
+    """Return a params function: a word of how the layer, or the image, is compressed."""
+
+    def get(wildcards):
+        if "variant" in wildcards.keys():
+            return Compression.named(wildcards.variant).words()[word]
+        return TARGETS[wildcards.image].compression.words()[word]
+
+    return get
+
+
 @functools.cache
 def read_gathered(path, time):
-    """Read a gathering file; *time* is its own, so that a new one is read anew."""
-    return json.loads(Path(path).read_text())
+    """Read a gathering file, and add up what all layers share; *time* is its own, so that a new one is read anew."""
+    value = json.loads(Path(path).read_text())
+    # Of several images that have a layer, the first.
+    value["images"] = {digest: image for image, digests in reversed(value["layers"].items()) for digest in digests}
+    known = [size for size in value["sizes"].values() if size is not None]
+    value["bytes"] = sum(known)
+    # One of unknown size counts as those that are known do on average.
+    value["usual"] = max(1, value["bytes"] / len(known)) if known else 1
+    value["total"] = value["bytes"] + value["usual"] * (len(value["sizes"]) - len(known))
+    if workflow.is_main_process:
+        SUMMARY.gathered()
+    return value
 
 
 def gathered(field):
-    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …]."""
+    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], and sums of these."""
     if not MAIN and workflow.is_main_process:
         hold_store()  # a module's onstart is nobody's
     path = str(checkpoints.manifests.get().output[0])
@@ -216,19 +400,19 @@ def manifest_of_image(wildcards):
 
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
-    image = next(image for image, digests in gathered("layers").items() if wildcards.digest in digests)
-    return f"{RESULTS}/{image}/manifest.json"
+    return f"{RESULTS}/{gathered('images')[wildcards.digest]}/manifest.json"
 
 
 def exploded_layers(wildcards):
     """Receipts of the image's exploded layers, each once."""
-    return [f"{RESULTS}/explode/{digest}.{COMPRESSION.variant}.json" for digest in gathered("layers")[wildcards.image]]
+    variant = TARGETS[wildcards.image].compression.variant
+    return [f"{RESULTS}/explode/{digest}.{variant}.json" for digest in gathered("layers")[wildcards.image]]
 
 
 def layer_connections(wildcards):
     """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
     size = gathered("sizes")[wildcards.digest] or 0
-    share = size / max(1, sum(size or 0 for size in gathered("sizes").values()))
+    share = size / max(1, gathered("bytes"))
     return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
@@ -254,9 +438,5 @@ def explode_threads(wildcards):
     Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
     still run when the others are done gets more.
     """
-    sizes = gathered("sizes")
-    known = [size for size in sizes.values() if size is not None]
-    usual = max(1, sum(known) / len(known)) if known else 1
-    total = sum(known) + usual * (len(sizes) - len(known))
-    size = sizes[wildcards.digest]
-    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, total))))
+    size, usual = gathered("sizes")[wildcards.digest], gathered("usual")
+    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, gathered("total")))))

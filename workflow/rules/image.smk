@@ -21,7 +21,7 @@ rule image:
         format=of("format"),
         target=of("path"),
         builder=SETTINGS.builder,
-        level=COMPRESSION.level,
+        level=compression("level"),
     message:
         "image {params.target}, threads: {threads}"
     shell:

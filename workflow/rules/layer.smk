@@ -48,9 +48,9 @@ rule explode:
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
-        codec=COMPRESSION.codec.name.lower(),
-        level=COMPRESSION.level,
-        block_size=COMPRESSION.block_size,
+        codec=compression("codec"),
+        level=compression("level"),
+        block_size=compression("block_size"),
         limit=LAYER_LIMIT,
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"

@@ -22,19 +22,21 @@ rule manifest:
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
+        locked=locked,
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
         "manifest {params.uri}"
     shell:
-        "{params.python} -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q}"
+        "{params.python} -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
         " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
 # One for all images: the graph grows once, not once an image.
 checkpoint manifests:
     input:
-        expand("results/{image}/manifest.json", image=TARGETS),
+        targets=targets_of_all,
+        manifests=manifests_of_all,
     output:
         GATHERED,
     log:
@@ -50,4 +52,4 @@ checkpoint manifests:
     message:
         "manifests {output}"
     shell:
-        "{params.python} -m sregistry.stage manifests {input:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage manifests {input.manifests:q} --output {output:q} 2> {log:q}"

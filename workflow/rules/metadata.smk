@@ -19,9 +19,9 @@ rule metadata:
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
-        codec=COMPRESSION.codec.name.lower(),
-        level=COMPRESSION.level,
-        block_size=COMPRESSION.block_size,
+        codec=compression("codec"),
+        level=compression("level"),
+        block_size=compression("block_size"),
         docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
     message:
         "metadata {wildcards.image}"
