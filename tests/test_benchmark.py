@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import sys
 import tarfile
 import zipfile
@@ -16,13 +17,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks import catalog, images, measure, packages, peers, report, scale
+from benchmarks import batches, catalog, images, measure, packages, peers, report, scale
+from benchmarks.batches import Batch, Case, Usage
 from benchmarks.images import RECIPES, Recipe
 from benchmarks.measure import Cost
 from benchmarks.packages import SITE, BenchmarkError, Member
 from benchmarks.report import Content, Results, Run
 from benchmarks.scale import Scaled
 from sregistry.catalog import Catalog
+from sregistry.oci import Manifest, parse_manifest
+from sregistry.store import Store
 
 # -- recipes
 
@@ -176,6 +180,43 @@ def test_streams_of_any_size_are_tars() -> None:
             assert kinds == ({tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE} if case.entries else {tarfile.REGTYPE})
 
 
+# -- batches
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_batches_grow_in_images_and_in_layers(quick: bool) -> None:
+    found = batches.cases(quick=quick)
+    assert {case.images for case in found} == {1, 10, 50, 200}
+    assert {case.layers for case in found} == ({10} if quick else {10, 60})
+
+
+def test_images_of_a_batch_share_seven_layers_of_ten(tmp_path: Path) -> None:
+    case = Case(images=3, layers=10)
+    assert (case.common, case.distinct) == (7, 16)
+    names = batches.publish(case, tmp_path)
+    store = Store(tmp_path)
+    found = []
+    for name in names:
+        manifest = parse_manifest(store.read(store.tags()[name].digest))
+        assert isinstance(manifest, Manifest)
+        found.append([layer.digest for layer in manifest.layers])
+    assert [len(set(layers)) for layers in found] == [10] * 3
+    assert len({digest for layers in found for digest in layers}) == 16
+    assert len(set.intersection(*map(set, found))) == 7
+
+
+def test_a_batch_is_run_empty_whole_again_and_planned(tmp_path: Path) -> None:
+    found = batches.measure(Case(images=2, layers=3), tmp_path)
+    # A manifest, its metadata, sandbox, image and record each; four layers, which are fetched and exploded; one gathering.
+    assert (found.distinct, found.jobs) == (4, 2 * 5 + 4 * 2 + 1)
+    assert found.whole.jobs > found.empty.jobs > found.again.jobs
+    assert min(usage.wall for usage in (found.plan, found.empty, found.whole, found.again)) > 0
+    assert "Nothing to be done" in (tmp_path / "again.log").read_text()
+    planned = (tmp_path / "plan.log").read_text()
+    assert [len(re.findall(rf"^Job \d+: {rule} ", planned, re.MULTILINE)) for rule in ("layer", "manifest")] == [4, 0]
+    assert len(list((tmp_path / "storage").iterdir())) == 2
+
+
 # -- the peers
 
 
@@ -260,6 +301,13 @@ def test_the_catalog_at_a_number(tmp_path: Path) -> None:
     assert len(cells) == len(catalog._HEAD) - 1
     assert all(float(cell) >= 0 for cell in cells)
     assert len(Catalog(tmp_path).records()) == 3 + catalog._TIMES
+
+
+def test_report_of_batches_has_rates_and_what_a_job_costs() -> None:
+    usage = [Usage(wall=wall, own=4.0, jobs=36.0, memory=120 * MEGA) for wall in (1.5, 8.0, 20.0, 1.0)]
+    batch = Batch(images=50, layers=10, distinct=157, jobs=500, plan=usage[0], empty=usage[1], whole=usage[2], again=usage[3])
+    text = report.markdown(Results(command="scripts/benchmark --batch", machine="2 cores", batches=[batch]))
+    assert rows(text, "Batches") == ["| 50 | 10 | 500 | 1.5 | 8.0 | 62 | 8.0 | 120 | 20.0 | 80 | 1.0 |"]
 
 
 def test_results_are_plain_data() -> None:

@@ -105,3 +105,17 @@ def test_a_missing_python_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "error: python3 lacks venv and ensurepip; install the package python3-venv, or uv\n"
+
+
+def test_the_workflow_catalog_takes_it() -> None:
+    """What https://github.com/snakemake/snakemake-workflow-catalog asks for: names of files, words, and the keys that it reads."""
+    usage = yaml.safe_load((TOP / ".snakemake-workflow-catalog.yml").read_bytes())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    assert set(usage["software-stack-deployment"]) == {"conda", "apptainer", "apptainer+conda", "report"}
+    assert all(isinstance(value, bool) for value in usage["software-stack-deployment"].values())
+    for name in ("workflow/Snakefile", "config/README.md", "config/config.yaml", "LICENSE"):
+        assert (TOP / name).is_file()
+    assert list((TOP / "workflow/rules").glob("*.smk"))
+    text = (TOP / "README.md").read_text().lower()
+    assert "snakemake" in text and "workflow" in text

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import catalog, connections, images, levels, measure, registry, report, scale
+from benchmarks import batches, catalog, connections, images, levels, measure, registry, report, scale
 from benchmarks.packages import BenchmarkError
 from benchmarks.peers import PEERS, WORKS, Peer
 from benchmarks.report import Content, Results, Run
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers", type=_words(*(peer.name for peer in PEERS)), metavar="PEER,…", help=f"of {', '.join(p.name for p in PEERS)}"
     )
+    parser.add_argument("--batch", action="store_true", help="only planning and scheduling, for 1 to 200 images; no peers")
     parser.add_argument("--drop-caches", action="store_true", help="empty the page cache before each run (root)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in DIR and keep logs, images and results there")
     return parser
@@ -93,6 +94,10 @@ def _say(line: str) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     cache = Path(os.environ.get("SREGISTRY_BENCHMARK_CACHE") or "~/.cache/sregistry-benchmark").expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
+    if options.batch:
+        found = [batch for case in batches.cases(quick=options.quick) for batch in _batch(case, cache, options)]
+        _write(Results(command=_command(), machine=_machine(), batches=found), options.keep or cache / "results", "batches")
+        return
     works = options.only or _ALL
     for name, table in _TABLES.items():
         if name in works:
@@ -187,6 +192,13 @@ def _levels(made: images.Made, folder: Path, logs: Path, number: int, options: a
         _say(f"round {number}: {level.title}: {cost.wall:.1f} s")
         yield Run(work=_LEVELS, peer=level.title, round=number, cost=cost, size=levels.weigh(level.made))
     _clean(folder, options)
+
+
+def _batch(case: batches.Case, cache: Path, options: argparse.Namespace) -> Iterator[batches.Batch]:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=cache, ignore_cleanup_errors=True) as folder:
+        found = batches.measure(case, Path(folder))
+    _say(f"{case.images} images of {case.layers} layers: {found.empty.wall:.1f} s empty, {found.whole.wall:.1f} s whole")
+    yield found
 
 
 def _scale(cache: Path, options: argparse.Namespace) -> list[scale.Scaled]:

@@ -78,7 +78,7 @@ def _ours(work: str, images: Sequence[str], registry: str, state: Path) -> Comma
             *options,
         ],
         environ={
-            **_environ(),
+            **inherited(),
             **{k: str(v) for k, v in places.items()},
             "SREGISTRY_NVIDIA_BASE": registry,
             "SREGISTRY_NVIDIA_NOHTTPS": "yes",
@@ -115,7 +115,7 @@ def _apptainer(work: str, images: Sequence[str], registry: str, state: Path) -> 
     steps = [[*program, *options, str(path), f"docker://{registry}/{image}"] for path, image in zip(made, images, strict=True)]
     (state / "tmp").mkdir(exist_ok=True)
     environ = {
-        **_environ(),
+        **inherited(),
         "APPTAINER_CACHEDIR": str(state / "cache"),
         "APPTAINER_TMPDIR": str(state / "tmp"),
         "TMPDIR": str(state / "tmp"),
@@ -140,7 +140,7 @@ def _tools(work: str, images: Sequence[str], registry: str, state: Path) -> Comm
         ]
         if work == "fast":
             steps[-1] += ["-comp", "gzip", "-Xcompression-level", "1"]
-    return Command(command=_shell(steps), environ=_environ(), cwd=state, made=made)
+    return Command(command=_shell(steps), environ=inherited(), cwd=state, made=made)
 
 
 def _tools_lack() -> str:
@@ -155,9 +155,9 @@ def _shell(steps: Sequence[Sequence[str]]) -> list[str]:
     return ["bash", "-euc", "\n".join(shlex.join(step) for step in steps)]
 
 
-def _environ() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """Return this environment without what would change a peer, or have it ask a proxy for 127.0.0.1."""
-    ours = ("SREGISTRY_", "APPTAINER_", "SINGULARITY_", "SNAKEMAKE_", "PYTHONPATH")
+    ours = ("SREGISTRY_", "APPTAINER_", "SINGULARITY_", "SNAKEMAKE_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from benchmarks.batches import SHARED, Batch
 from benchmarks.measure import Cost
 from benchmarks.peers import REFERENCE, WORKS
 from benchmarks.scale import Scaled
@@ -47,6 +48,7 @@ class Results:
         sample: the layer of `levels`.
         levels: runs on that layer; `peer` is the level's title.
         scale: our stages on images of any number of entries.
+        batches: our pipeline on any number of images.
     """
 
     command: str
@@ -58,6 +60,7 @@ class Results:
     sample: Content | None = None
     levels: Sequence[Run] = ()
     scale: Sequence[Scaled] = ()
+    batches: Sequence[Batch] = ()
 
 
 def markdown(results: Results) -> str:
@@ -78,6 +81,8 @@ def markdown(results: Results) -> str:
         parts.append(_LEGEND)
     if results.scale:
         parts += ["### Scale\n", _scale(results.scale), _SCALE_LEGEND]
+    if results.batches:
+        parts += ["### Batches\n", _batches(results.batches), _BATCHES_LEGEND]
     return "\n".join(parts)
 
 
@@ -97,6 +102,12 @@ Each stage in a process of its own, with one thread. Entries: of the tars; of th
 Memory: the largest resident set.
 """
 
+_BATCHES_LEGEND = f"""\
+{SHARED:.0%} of an image's layers are those of all others; each layer is one file of a few bytes. Plan: a dry run of all jobs but \
+the manifests'. Empty: from nothing, where a copy of what a stage made is its whole work; engine is Snakemake's own CPU time, memory \
+its largest resident set. Whole: from nothing, the stages themselves, with a registry on the same cores. Again: nothing is left to do.
+"""
+
 
 def _images(contents: Sequence[Content]) -> str:
     return _table(
@@ -114,6 +125,19 @@ def _scale(found: Sequence[Scaled]) -> str:
         for s in found
     ]
     return _table(["case", "stage", "entries", "CPU s", "µs an entry", "memory MB", "bytes an entry"], rows)
+
+
+def _batches(found: Sequence[Batch]) -> str:
+    rows = [
+        [
+            *(f"{b.images}", str(b.layers), f"{b.jobs:,}", f"{b.plan.wall:.1f}", f"{b.empty.wall:.1f}", f"{b.jobs / b.empty.wall:.0f}"),
+            *(f"{b.empty.own / b.jobs * 1e3:.1f}", _mega(b.empty.memory)),
+            *(f"{b.whole.wall:.1f}", f"{(b.whole.own + b.whole.jobs) / b.jobs * 1e3:.0f}", f"{b.again.wall:.1f}"),
+        ]
+        for b in found
+    ]
+    empty = ["empty s", "jobs a second", "engine ms a job", "memory MB"]
+    return _table(["images", "layers each", "jobs", "plan s", *empty, "whole s", "CPU ms a job", "again s"], rows)
 
 
 def _rows(results: Results, work: str) -> list[list[str]]:

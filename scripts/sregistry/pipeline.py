@@ -377,7 +377,7 @@ class _Engine:
             self._dag.execute_workflow(
                 executor="local",
                 execution_settings=ExecutionSettings(keep_going=True, lock=False, no_hooks=True),
-                scheduling_settings=SchedulingSettings(scheduler="greedy", max_jobs_per_timespan=None),
+                scheduling_settings=SchedulingSettings(scheduler="greedy", subsample=100, max_jobs_per_timespan=None),
                 scheduler_settings=SchedulerSettings(),
                 greedy_scheduler_settings=SchedulerSettings(),
             )

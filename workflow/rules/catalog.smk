@@ -14,6 +14,7 @@ rule catalog:
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
         database=str(SETTINGS.database),
         builder=SETTINGS.builder,
@@ -24,6 +25,6 @@ rule catalog:
     message:
         "catalog {wildcards.image}"
     shell:
-        "python3 -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
+        "{params.python} -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
         " --builder {params.builder:q} --codec {params.codec:q} --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --output {output:q} 2> {log:q}"

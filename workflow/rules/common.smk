@@ -32,6 +32,7 @@ try:
     from sregistry.errors import SregistryError, report
     from sregistry.store import Store
     from sregistry.summary import Summary
+    from sregistry.target import locate
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
 
@@ -51,57 +52,17 @@ def hold_store():
     atexit.register(held.close)
 
 
-if os.path.exists("config/config.yaml"):
+# As a module, the config is the other workflow's to give: the file is its own, with keys of its own.
+MAIN = workflow.modifier.is_main_snakefile()
+if MAIN and os.path.exists("config/config.yaml"):
 
     configfile: "config/config.yaml"
 
 
 VERSION = __version__
 RESULTS = "results"
-
-# `python3` in the rules is the interpreter that runs Snakemake: no activation is needed, and no shim,
-# which can cost more than the job.
-shell.prefix(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ".replace("{", "{{").replace("}", "}}"))
-
-try:
-    messages.set_up(os.environ)
-    PLAN = configuration.plan(
-        config,
-        overrides=workflow.config_settings.overwrite_config,
-        schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
-        environ=secrets.overlay(os.environ),
-        files=[*reversed(workflow.config_settings.configfiles), Path("config/config.yaml")],
-    )
-    SETTINGS = PLAN.settings
-    PATTERNS = {pattern.key: pattern for pattern in PLAN.open}
-    # One gathering checkpoint a set of images: different sets run side by side in one directory.
-    BATCH = hashlib.sha256(json.dumps(sorted(target.key for target in PLAN.targets) + sorted(PATTERNS)).encode()).hexdigest()[:16]
-    GATHERED = f"{RESULTS}/batch/{BATCH}.json"
-    if SETTINGS.disable_cache:
-        SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, Path(RESULTS), BATCH))
-        PLAN = dataclasses.replace(PLAN, settings=SETTINGS)
-    CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
-    # All images, those of patterns as far as their lists are there.
-    TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(Path(RESULTS)))}
-    OUTDATED = configuration.outdated(list(TARGETS.values()), Path(RESULTS), refresh=SETTINGS.refresh)
-    if workflow.is_main_process:
-        for line in configuration.warnings(PLAN, os.environ):
-            if messages.shown(messages.Level.WARNING):
-                print(f"warning: {line}", file=sys.stderr)
-        # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
-        if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
-            program.find(SETTINGS.builder)
-        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
-        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
-            hold_store()
-        receipt.sweep_tags(Path(RESULTS), PATTERNS, SETTINGS.store, Path(CHOSEN))
-        receipt.sweep(Path(RESULTS), {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, Path(GATHERED))
-except SregistryError as error:
-    give_up(error)
-
-# A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
-# fetch layers that no image waits for; the sweep above sees to those that one does.
-CACHE = SETTINGS.cache
+# The same as it is on disk, where the `prefix` of a module goes before what rules and their functions name.
+PLACE = Path(workflow.modifier.modify_path(RESULTS))
 
 
 class Unwatched:
@@ -112,6 +73,51 @@ class Unwatched:
 
     def __str__(self):
         return str(self.value)
+
+
+# The interpreter that runs Snakemake: no activation is needed, and no shim, which can cost more than the job.
+# Not by shell.prefix, which would be that of all rules of a workflow that has these as a module.
+PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3")
+
+try:
+    messages.set_up(os.environ)
+    PLAN = configuration.plan(
+        config,
+        overrides=workflow.config_settings.overwrite_config,
+        schema=Path(workflow.source_path("../schemas/config.schema.yaml")),
+        environ=secrets.overlay(os.environ),
+        files=[*reversed(workflow.config_settings.configfiles), Path("config/config.yaml")] if MAIN else [],
+    )
+    SETTINGS = PLAN.settings
+    PATTERNS = {pattern.key: pattern for pattern in PLAN.open}
+    # One gathering checkpoint a set of images: different sets run side by side in one directory.
+    BATCH = hashlib.sha256(json.dumps(sorted(target.key for target in PLAN.targets) + sorted(PATTERNS)).encode()).hexdigest()[:16]
+    GATHERED = f"{RESULTS}/batch/{BATCH}.json"
+    if SETTINGS.disable_cache:
+        SETTINGS = dataclasses.replace(SETTINGS, cache=scratch.cache(SETTINGS, PLACE, BATCH))
+        PLAN = dataclasses.replace(PLAN, settings=SETTINGS)
+    CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
+    # All images, those of patterns as far as their lists are there.
+    TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
+    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
+    if workflow.is_main_process:
+        for line in configuration.warnings(PLAN, os.environ):
+            if messages.shown(messages.Level.WARNING):
+                print(f"warning: {line}", file=sys.stderr)
+        # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
+        if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
+            program.find(SETTINGS.builder)
+        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
+        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
+            hold_store()
+        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
+        receipt.sweep(PLACE, {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, PLACE.parent / GATHERED)
+except SregistryError as error:
+    give_up(error)
+
+# A Path: Snakemake compares texts and numbers among params, no objects. Another store is no reason to
+# fetch layers that no image waits for; the sweep above sees to those that one does.
+CACHE = SETTINGS.cache
 
 
 # Where else to look, and what is refused: neither changes what is made.
@@ -137,7 +143,7 @@ CONNECTION_SIZE = 256 << 20
 # A new text each time: what has the same bytes as before triggers nothing.
 STAMP = f"{RESULTS}/refresh"
 if (SETTINGS.refresh or OUTDATED) and workflow.is_main_process:
-    receipt.publish(Path(STAMP), str(time.time_ns()).encode())
+    receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
 
 
 wildcard_constraints:
@@ -148,7 +154,7 @@ wildcard_constraints:
 
 
 # What is told at the end. Where nothing is to be done, Snakemake calls no handler: then it is told on the way out.
-SUMMARY = Summary(Path(RESULTS), Path("logs"), Path("benchmarks"))
+SUMMARY = Summary(PLACE, PLACE.parent / "logs", PLACE.parent / "benchmarks")
 
 
 def end(failed=False):
@@ -174,7 +180,7 @@ def begin():
     """
     if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
         return
-    if os.environ.get(pulse.VARIABLE):
+    if os.environ.get(pulse.VARIABLE) or not MAIN:
         return
     try:
         if not SUMMARY.begun:
@@ -187,9 +193,9 @@ def begin():
 
 def chosen():
     """What the lists of tags say, if there are patterns and their lists were gathered: tags and errors by pattern."""
-    if not PATTERNS or not os.path.exists(CHOSEN):
+    if not PATTERNS or not (PLACE.parent / CHOSEN).exists():
         return {"tags": {}, "failed": {}}
-    return json.loads(Path(CHOSEN).read_text())
+    return json.loads((PLACE.parent / CHOSEN).read_text())
 
 
 @functools.cache
@@ -199,7 +205,7 @@ def know(time):
         known = {target.key: target for target in PLAN.images(chosen()["tags"])}
     except SregistryError as error:
         give_up(error)
-    OUTDATED.update(configuration.outdated(list(known.values()), Path(RESULTS), refresh=SETTINGS.refresh))
+    OUTDATED.update(configuration.outdated(list(known.values()), PLACE, refresh=SETTINGS.refresh))
     TARGETS.clear()
     TARGETS.update(known)
 
@@ -232,6 +238,11 @@ def made_images(wildcards):
     return [f"{RESULTS}/{image}/{last}" for image in images()]
 
 
+def pinned_manifest(wildcards):
+    """What the image is now, if it is there; no input, for it is asked for nothing."""
+    return str(PLACE / wildcards.image / "manifest.json")
+
+
 def lists_of_tags(wildcards):
     """The list of each pattern."""
     return [f"{RESULTS}/tags/{pattern}.json" for pattern in PATTERNS]
@@ -245,6 +256,36 @@ def targets_of_all(wildcards):
 def manifests_of_all(wildcards):
     """The manifest of each image."""
     return [f"{RESULTS}/{image}/manifest.json" for image in images()]
+
+
+def fetched(wildcards):
+    """What is there when all is downloaded: a receipt a layer. An image without layers may be one that was refused: its job tells."""
+    layers = gathered("layers")
+    failed = [f"{RESULTS}/{image}/metadata.json" for image, digests in layers.items() if not digests]
+    return [*failed, *(f"{RESULTS}/layer/{digest}.json" for digest in gathered("sizes"))]
+
+
+def target_of(text):
+    """The image that a text of the config means, by reference or by file name; for a workflow that has these rules as a module."""
+    try:
+        _, wanted = locate(text, SETTINGS.client, secrets.overlay(os.environ))
+    except SregistryError:
+        wanted = None
+    found = [target for target in TARGETS.values() if target.path.name == text or target.reference == wanted]
+    if len(found) != 1:
+        names = ", ".join(sorted(target.path.name for target in found or TARGETS.values())) or "none"
+        refuse(f"{text!r} means {'several images' if found else 'no image'} of the config; name a file: {names}")
+    return found[0]
+
+
+def file_of(text):
+    """The file, or folder, that an image becomes."""
+    return str(target_of(text).path)
+
+
+def receipt_of(text):
+    """What is there when an image is made, as an input: its content changes with the image."""
+    return str(PLACE / target_of(text).key / "image.json")
 
 
 def refreshed(wildcards):
@@ -285,7 +326,7 @@ def newest(wildcards):
 
 def tags_before(wildcards):
     """The tags that a pattern meant, as the option of the stage."""
-    return json.dumps(PLAN.pinned(Path(RESULTS)).get(wildcards.pattern))
+    return json.dumps(PLAN.pinned(PLACE).get(wildcards.pattern))
 
 
 @functools.cache
@@ -293,8 +334,8 @@ def ask_now():
     """Have all changes asked for in this run, whatever an earlier one that was cut short left."""
     stamp = f"{RESULTS}/change/now"
     if workflow.is_main_process and not workflow.dryrun:
-        receipt.publish(Path(stamp), str(time.time_ns()).encode())
-    return stamp if os.path.exists(stamp) else []
+        receipt.publish(PLACE.parent / stamp, str(time.time_ns()).encode())
+    return stamp if (PLACE.parent / stamp).exists() else []
 
 
 def asked_now(wildcards):
@@ -345,6 +386,8 @@ def read_gathered(path, time):
 
 def gathered(field):
     """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], and sums of these."""
+    if not MAIN and workflow.is_main_process:
+        hold_store()  # a module's onstart is nobody's
     path = str(checkpoints.manifests.get().output[0])
     return read_gathered(path, os.stat(path).st_mtime_ns)[field]
 

@@ -15,6 +15,7 @@ rule image:
         "../envs/sregistry.yml"
     threads: BUILD_THREADS
     params:
+        python=PYTHON,
         version=VERSION,
         parts=as_options,
         format=of("format"),
@@ -24,5 +25,5 @@ rule image:
     message:
         "image {params.target}, threads: {threads}"
     shell:
-        "python3 -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q}"
+        "{params.python} -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q}"
         " --builder {params.builder:q} --level {params.level:q} --threads {threads} --output {output:q} 2> {log:q}"

@@ -20,13 +20,14 @@ rule layer:
     resources:
         network=layer_connections,
     params:
+        python=PYTHON,
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
         "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
-        "python3 -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
+        "{params.python} -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
         " --connections {resources.network} --output {output:q} 2> {log:q}"
 
 
@@ -43,6 +44,7 @@ rule explode:
         "../envs/sregistry.yml"
     threads: explode_threads
     params:
+        python=PYTHON,
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
@@ -53,6 +55,6 @@ rule explode:
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
-        "python3 -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"

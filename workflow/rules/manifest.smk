@@ -17,6 +17,7 @@ rule manifest:
     resources:
         network=1,
     params:
+        python=PYTHON,
         version=VERSION,
         uri=of("uri"),
         client=of("client"),
@@ -27,7 +28,7 @@ rule manifest:
     message:
         "manifest {params.uri}"
     shell:
-        "python3 -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
+        "{params.python} -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
         " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
@@ -42,11 +43,13 @@ checkpoint manifests:
         f"logs/manifests/{BATCH}.log",
     benchmark:
         f"benchmarks/manifests/{BATCH}.tsv"
+    localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
     message:
         "manifests {output}"
     shell:
-        "python3 -m sregistry.stage manifests {input.manifests:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage manifests {input.manifests:q} --output {output:q} 2> {log:q}"

@@ -15,6 +15,7 @@ rule metadata:
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
@@ -25,6 +26,6 @@ rule metadata:
     message:
         "metadata {wildcards.image}"
     shell:
-        "python3 -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --tar {output.tar:q} --output {output.receipt:q} 2> {log:q}"

@@ -19,18 +19,20 @@ rule change:
     resources:
         network=1,
     params:
+        python=PYTHON,
         version=VERSION,
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
         locked=locked,
+        pinned=pinned_manifest,
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
         "change {params.uri}"
     shell:
-        "python3 -m sregistry.stage change --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
-        " --pinned results/{wildcards.image:q}/manifest.json --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage change --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
+        " --pinned {params.pinned:q} --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
 rule tagchange:
@@ -48,6 +50,7 @@ rule tagchange:
     resources:
         network=1,
     params:
+        python=PYTHON,
         version=VERSION,
         uri=of_pattern("repository"),
         client=of_pattern("client"),
@@ -58,7 +61,7 @@ rule tagchange:
     message:
         "tagchange {params.uri}:{params.tags}"
     shell:
-        "python3 -m sregistry.stage tagchange --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
+        "{params.python} -m sregistry.stage tagchange --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
         " --before {params.before:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -69,12 +72,14 @@ rule refresh:
         "logs/refresh.log",
     benchmark:
         "benchmarks/refresh.tsv"
+    localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
-        output=f"{RESULTS}/refresh.json",
+        output=str(PLACE / "refresh.json"),
     message:
         "refresh"
     shell:
-        "python3 -m sregistry.stage refresh {input:q} --output {params.output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage refresh {input:q} --output {params.output:q} 2> {log:q}"

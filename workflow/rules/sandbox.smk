@@ -15,9 +15,10 @@ rule sandbox:
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
     message:
         "sandbox {wildcards.image}"
     shell:
-        "python3 -m sregistry.stage sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
+        "{params.python} -m sregistry.stage sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
         " {input.layers:q} 2> {log:q}"

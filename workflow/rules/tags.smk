@@ -18,6 +18,7 @@ rule tags:
     resources:
         network=1,
     params:
+        python=PYTHON,
         version=VERSION,
         uri=of_pattern("repository"),
         client=of_pattern("client"),
@@ -27,7 +28,7 @@ rule tags:
     message:
         "tags {params.uri}:{params.tags}"
     shell:
-        "python3 -m sregistry.stage tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
+        "{params.python} -m sregistry.stage tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -41,14 +42,16 @@ checkpoint targets:
         f"logs/targets/{BATCH}.log",
     benchmark:
         f"benchmarks/targets/{BATCH}.tsv"
+    localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
     message:
         "targets {output}"
     shell:
-        "python3 -m sregistry.stage targets {input:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage targets {input:q} --output {output:q} 2> {log:q}"
 
 
 # A pattern that has no tags fails by itself, when all images know of each other.
@@ -61,11 +64,13 @@ rule pattern:
         "logs/pattern/{pattern}.log",
     benchmark:
         "benchmarks/pattern/{pattern}.tsv"
+    localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
+        python=PYTHON,
         version=VERSION,
     message:
         "pattern {wildcards.pattern}"
     shell:
-        "python3 -m sregistry.stage pattern --list {input:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage pattern --list {input:q} 2> {log:q}"
