@@ -23,13 +23,13 @@ def refuse(line, code=2):
 
 def give_up(error):
     """End with what is wrong, a line each."""
-    sys.exit(report(error))
+    sys.exit(errors.report(error))
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.compression import Compression
-    from sregistry.errors import SregistryError, report
+    from sregistry.errors import SregistryError
     from sregistry.store import Store
     from sregistry.summary import Summary
     from sregistry.target import locate
@@ -162,7 +162,7 @@ def end(failed=False):
     try:
         SUMMARY.close(failed=failed, patterns=chosen()["failed"] if SUMMARY.begun else None)
     except SregistryError as error:
-        code = report(error)
+        code = errors.report(error)
         if not failed:
             sys.exit(code)
 
