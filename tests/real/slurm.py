@@ -58,7 +58,7 @@ class Slurm:
     def on_the_compute_node(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the compute node's network."""
         return subprocess.run(
-            ["ip", "netns", "exec", self.network, *command], capture_output=True, text=True, timeout=30, check=False
+            ["nsenter", f"--net=/run/netns/{self.network}", *command], capture_output=True, text=True, timeout=30, check=False
         )
 
     def jobs(self) -> list[tuple[str, str, str]]:
@@ -74,6 +74,7 @@ class Slurm:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Slurm]:
     """Run Slurm with all its files in *folder*, whose path must be short: sockets are in it."""
+    folder.chmod(0o755)
     for name in ("state", "spool-node", "spool-dtn", "munge"):
         (folder / name).mkdir(mode=0o755)
     network = f"sreg{os.getpid()}"
@@ -93,7 +94,7 @@ def running(folder: Path) -> Iterator[Slurm]:
         _until(lambda: (folder / "munge/socket").exists(), "munged makes no socket", slurm)
         _start(stack, ["slurmctld", "-D"], folder / "slurmctld.log", slurm)
         _start(stack, ["slurmd", "-D", "-N", "dtn"], folder / "slurmd-dtn.log", slurm)
-        _start(stack, ["ip", "netns", "exec", network, "slurmd", "-D", "-N", "node"], folder / "slurmd-node.log", slurm)
+        _start(stack, ["nsenter", f"--net=/run/netns/{network}", "slurmd", "-D", "-N", "node"], folder / "slurmd-node.log", slurm)
         _until(lambda: _states(slurm) == ["idle", "idle"], "the nodes do not become idle", slurm)
         try:
             yield slurm
