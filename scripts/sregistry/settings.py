@@ -67,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "connections": 9,
     "layer_limit": 1 << 40,
     "refresh": False,
+    "transfer": None,
     "docker_cmd": False,
 }
 
@@ -112,6 +113,7 @@ class Settings:
     connections: int
     layer_limit: int
     refresh: bool
+    transfer: str | None
     docker_cmd: bool
     disable: bool
     disable_cache: bool
@@ -144,6 +146,7 @@ class Settings:
             connections=choice.count("connections"),
             layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
+            transfer=choice.partition("transfer"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
@@ -220,6 +223,13 @@ class Choice:
         if number < 1:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
         return number
+
+    def partition(self, key: str) -> str | None:
+        """The name of a partition or queue: one plain word, as it goes into a command line of the scheduler."""
+        value, name, _ = self.find(key)
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,@-]*", str(value)):
+            raise ConfigError(f"{name}: {value!r} is no name of a partition or queue")
+        return None if value is None else str(value)
 
     def folder(self, key: str) -> Path:
         value, name, _ = self.find(key)
