@@ -61,9 +61,14 @@ def tree_memory(wildcards, attempt):
 
 
 def gigabytes(wildcards):
-    """Compressed gigabytes of the layer, or of the image's layers; one of unknown size counts as one."""
+    """Compressed gigabytes of the layer, or of the image's layers; one of unknown size counts as one.
+
+    None before they are gathered: a resource that waits for a checkpoint is an error of Snakemake.
+    """
+    if not os.path.exists(GATHERED):
+        return 0
     sizes = gathered("sizes")
-    digests = [wildcards.digest] if "digest" in wildcards.keys() else gathered("layers")[wildcards.image]
+    digests = [wildcards.digest] if "digest" in wildcards.keys() else gathered("layers").get(wildcards.image, [])
     return sum((1 << 30) if sizes[digest] is None else sizes[digest] for digest in digests) / (1 << 30)
 
 
