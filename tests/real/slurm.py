@@ -39,8 +39,8 @@ class Slurm:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Slurm's own commands need to find it."""
-        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        """What Slurm's own commands need to find it; the plugin takes all variables of Slurm from srun, hence our own."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
 
     @property
     def state(self) -> Path:
@@ -80,6 +80,9 @@ def running(folder: Path) -> Iterator[Slurm]:
     network = f"sreg{os.getpid()}"
     slurm = Slurm(folder=folder, network=network)
     _configure(folder)
+    (folder / "bin").mkdir()
+    (folder / "bin/srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+    (folder / "bin/srun").chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_own_network(network))
         munge = pwd.getpwnam("munge")

@@ -12,7 +12,7 @@ rule catalog:
     benchmark:
         "benchmarks/catalog/{image}.tsv"
     group:
-        IMAGE_GROUP
+        group_of_image
     conda:
         "../envs/sregistry.yml"
     resources:

@@ -5,16 +5,24 @@
 TRANSFER = {name: SETTINGS.transfer for name in ("slurm_partition", "lsf_queue", "queue")} if SETTINGS.transfer else {}
 NETWORK_HERE = not TRANSFER
 
-# The most cores of a node that a job may have. Without a limit a group would ask for those of all its jobs.
-if not workflow.local_exec:
-    if workflow.resource_settings.max_threads:
-        CORES = workflow.resource_settings.max_threads
-    workflow.register_resource("_cores", CORES)
-
-# An image's last steps take seconds: a job of a cluster costs more. None without one, where groups mean nothing.
-IMAGE_GROUP = None if workflow.local_exec else "image-{image}"
 # Bytes of a layer that is worth a job of its own.
 LARGE_LAYER = 128 << 20
+
+
+def limit_cores():
+    """Take the profile's `max-threads` for the most cores of a job; without a limit a group would ask for those of all its jobs.
+
+    Before the graph is built, nobody knows whether jobs run elsewhere.
+    """
+    global CORES
+    if not workflow.local_exec and workflow.resource_settings.max_threads:
+        CORES = workflow.resource_settings.max_threads
+        workflow.register_resource("_cores", CORES)
+
+
+def group_of_image(wildcards):
+    """An image's last steps take seconds, and a job of a cluster costs more than they do: they are one."""
+    return None if workflow.local_exec else f"image-{wildcards.image}"
 
 
 @functools.cache
@@ -34,15 +42,12 @@ def group_of_layer(wildcards):
     image may have to.
     """
     size = gathered("sizes")[wildcards.digest]
-    if size is None or size > LARGE_LAYER:
+    if workflow.local_exec or size is None or size > LARGE_LAYER:
         return None
     images = images_of_layers(GATHERED, os.stat(GATHERED).st_mtime_ns)[wildcards.digest]
     name = "layers-" + hashlib.sha256(" ".join(sorted(images)).encode()).hexdigest()[:16]
     workflow.parent_groupids[name] = "layers"
     return name
-
-
-LAYER_GROUP = None if workflow.local_exec else group_of_layer
 
 
 def tmpdir(wildcards):

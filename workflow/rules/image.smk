@@ -12,7 +12,7 @@ rule image:
     benchmark:
         "benchmarks/image/{image}.tsv"
     group:
-        IMAGE_GROUP
+        group_of_image
     conda:
         "../envs/sregistry.yml"
     threads: BUILD_THREADS

@@ -46,7 +46,7 @@ rule explode:
     benchmark:
         "benchmarks/explode/{digest}.{variant}.tsv"
     group:
-        LAYER_GROUP
+        group_of_layer
     conda:
         "../envs/sregistry.yml"
     threads: explode_threads

@@ -13,7 +13,7 @@ rule metadata:
     benchmark:
         "benchmarks/metadata/{image}.tsv"
     group:
-        IMAGE_GROUP
+        group_of_image
     conda:
         "../envs/sregistry.yml"
     resources:

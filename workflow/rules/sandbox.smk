@@ -13,7 +13,7 @@ rule sandbox:
     benchmark:
         "benchmarks/sandbox/{image}.tsv"
     group:
-        IMAGE_GROUP
+        group_of_image
     conda:
         "../envs/sregistry.yml"
     resources:
