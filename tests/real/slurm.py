@@ -110,7 +110,6 @@ def running(folder: Path) -> Iterator[Slurm]:
 def _configure(folder: Path) -> None:
     controller, dtn, node = _ports(3)
     host = socket.gethostname().partition(".")[0]
-    cores = len(os.sched_getaffinity(0))
     (folder / "slurm.conf").write_text(
         f"""\
 ClusterName=test
@@ -136,8 +135,8 @@ SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min
 KillWait=2
 MpiDefault=none
 ReturnToService=2
-NodeName=node NodeHostname={host} NodeAddr={_NODE} Port={node} CPUs={2 * cores} RealMemory=64000
-NodeName=dtn NodeHostname={host} NodeAddr={_HOST} Port={dtn} CPUs={2 * cores} RealMemory=64000
+NodeName=node NodeHostname={host} NodeAddr={_NODE} Port={node} CPUs=16 RealMemory=64000
+NodeName=dtn NodeHostname={host} NodeAddr={_HOST} Port={dtn} CPUs=16 RealMemory=64000
 PartitionName=cpu Nodes=node Default=YES MaxTime=INFINITE State=UP
 PartitionName=transfer Nodes=dtn MaxTime=INFINITE State=UP
 SlurmdParameters=config_overrides
