@@ -26,8 +26,9 @@ from pathlib import Path
 from tests.real.conftest import tool
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "ip")
-#: Of RFC 2544's block for tests of network devices, which nobody routes.
-_HOST, _NODE = "198.18.77.1", "198.18.77.2"
+#: Of RFC 2544's block for tests of network devices, which nobody routes; another pair for each process.
+_PAIR = f"198.18.{os.getpid() >> 6 & 255}", (os.getpid() & 63) * 4
+_HOST, _NODE = f"{_PAIR[0]}.{_PAIR[1] + 1}", f"{_PAIR[0]}.{_PAIR[1] + 2}"
 
 
 @dataclass(frozen=True, kw_only=True)
