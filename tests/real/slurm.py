@@ -19,13 +19,12 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.real.conftest import tool
 
-_PROGRAMS = ("munged", "slurmctld", "slurmd", "ip")
 #: Of RFC 2544's block for tests of network devices, which nobody routes; another pair for each process.
 _PAIR = f"198.18.{os.getpid() >> 6 & 255}", (os.getpid() & 63) * 4
 _HOST, _NODE = f"{_PAIR[0]}.{_PAIR[1] + 1}", f"{_PAIR[0]}.{_PAIR[1] + 2}"
@@ -67,6 +66,10 @@ class Slurm:
         lines = self.command("squeue", "--noheader", "--format=%i %T %P", "--states=PENDING,RUNNING").splitlines()
         return [(words[0], words[1], words[2]) for words in map(str.split, lines)]
 
+    def known(self) -> str:
+        """Return what the controller tells of all jobs, those that ended not long ago among them, a line each."""
+        return self.command("scontrol", "--oneliner", "show", "job")
+
     def logs(self) -> str:
         """Return the ends of the daemons' logs, for a test's failure."""
         return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(self.folder.glob("*.log")))
@@ -95,17 +98,17 @@ def running(folder: Path) -> Iterator[Slurm]:
         munged = ["runuser", "-u", "munge", "--", "munged", "--foreground", f"--key-file={key}", f"--socket={folder}/munge/socket"]
         munged += [f"--pid-file={folder}/munge/pid", f"--log-file={folder}/munge/log", f"--seed-file={folder}/munge/seed"]
         _start(stack, munged, folder / "munged.log", slurm)
-        _until(lambda: (folder / "munge/socket").exists(), "munged makes no socket", slurm)
+        wait_until(lambda: (folder / "munge/socket").exists(), "munged makes no socket", slurm)
         _start(stack, ["slurmctld", "-D"], folder / "slurmctld.log", slurm)
         _start(stack, ["slurmd", "-D", "-N", "dtn"], folder / "slurmd-dtn.log", slurm)
         _start(stack, ["nsenter", f"--net=/run/netns/{network}", "slurmd", "-D", "-N", "node"], folder / "slurmd-node.log", slurm)
-        _until(lambda: _states(slurm) == ["idle", "idle"], "the nodes do not become idle", slurm)
+        wait_until(lambda: _states(slurm) == ["idle", "idle"], "the nodes do not become idle", slurm)
         try:
             yield slurm
         finally:
             with contextlib.suppress(AssertionError):
                 slurm.command("scancel", "--user=root")
-                _until(lambda: not slurm.jobs(), "jobs stay", slurm)
+                wait_until(lambda: not slurm.jobs(), "jobs stay", slurm)
 
 
 def _configure(folder: Path) -> None:
@@ -190,8 +193,8 @@ def _states(slurm: Slurm) -> list[str]:
     return done.stdout.split()
 
 
-def _until(condition: object, otherwise: str, slurm: Slurm, seconds: float = 30) -> None:
-    assert callable(condition)
+def wait_until(condition: Callable[[], object], otherwise: str, slurm: Slurm, seconds: float = 30) -> None:
+    """Wait for a condition; fail with the daemons' logs if it does not come about."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{otherwise}\n{slurm.logs()}"
@@ -204,8 +207,3 @@ def _ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-
-
-def missing() -> list[str]:
-    """Return the programs that are not there."""
-    return [program for program in _PROGRAMS if shutil.which(program) is None]

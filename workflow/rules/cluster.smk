@@ -17,7 +17,8 @@ def limit_cores():
     global CORES
     if not workflow.local_exec and workflow.resource_settings.max_threads:
         CORES = workflow.resource_settings.max_threads
-        workflow.register_resource("_cores", CORES)
+        # Not for the scheduler, which may have begun: it would let all jobs together have no more.
+        workflow.global_resources["_cores"] = CORES
 
 
 def group_of_image(wildcards):
