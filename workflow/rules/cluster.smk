@@ -4,6 +4,8 @@
 # `transfer` in that partition of Slurm, queue of LSF, or queue of the others. A profile cannot say that.
 TRANSFER = {name: SETTINGS.transfer for name in ("slurm_partition", "lsf_queue", "queue")} if SETTINGS.transfer else {}
 NETWORK_HERE = not TRANSFER
+# Here they leave the cores to others; no scheduler gives less than one.
+NETWORK_THREADS = 0 if NETWORK_HERE else 1
 
 # Bytes of a layer that is worth a job of its own.
 LARGE_LAYER = 128 << 20

@@ -17,7 +17,7 @@ rule layer:
     localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
         **TRANSFER,
         network=layer_connections,

@@ -14,7 +14,7 @@ rule manifest:
     localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
         **TRANSFER,
         network=1,
