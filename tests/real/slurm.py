@@ -49,9 +49,7 @@ class Slurm:
 
     def command(self, *command: str) -> str:
         """Run a command of Slurm that must succeed and return what it prints."""
-        done = subprocess.run(
-            command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=30, check=False
-        )
+        done = subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 

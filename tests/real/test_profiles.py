@@ -29,7 +29,7 @@ def run(pipeline: Pipeline, profile: str, *options: str) -> subprocess.Completed
 def test_snakemake_reads_the_profile(name: str, tmp_path: Path) -> None:
     done = run(Pipeline(tmp_path / "work", "127.0.0.1:9"), name, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^Job \d+: manifest ", done.stderr, re.MULTILINE)) == len(BATCH), done.stderr
+    assert len(re.findall(r"^Job \d+: manifest ", done.stdout + done.stderr, re.MULTILINE)) == len(BATCH), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -51,7 +51,7 @@ def test_a_batch_through_a_queue(kind: str, pipeline: Pipeline, registry: str, t
         (commands / name).chmod(0o755)
     secret = "sec" + "ret-of-the-queue"
     pipeline.more |= {"PATH": f"{commands}:{pipeline.environment()['PATH']}", "SREGISTRY_NVIDIA_TOKEN": secret}
-    done = run(pipeline, kind, "--latency-wait", "20")
+    done = run(pipeline, kind, "--latency-wait", "20", "--seconds-between-status-checks", "1")
     assert done.returncode == 0, done.stderr
     local = Pipeline(tmp_path / "local", registry)
     assert local.run(f"uri=[{','.join(BATCH)}]").returncode == 0

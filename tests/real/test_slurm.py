@@ -19,7 +19,7 @@ from tests.real.slurm import Slurm, wait_until
 
 pytestmark = pytest.mark.needs("root", "docker-registry", "ip", "munged", "nsenter", "siftool", "slurmctld", "slurmd", "unsquashfs")
 
-BATCH = ('demo/tiny:1', 'demo/sizes:1')
+BATCH = ("demo/tiny:1", "demo/sizes:1")
 #: A machine of one person answers sooner than a cluster.
 SOON = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20")
 
