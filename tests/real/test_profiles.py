@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_snakemake_reads_the_profile(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_each_line_of_a_profile_has_a_comment(name: str) -> None:
     lines = (REPOSITORY / "workflow/profiles" / name / "config.yaml").read_text().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         assert line.startswith("#") or not line or before.startswith("#"), line
     assert yaml.safe_load("\n".join(lines))
 
