@@ -96,7 +96,7 @@ def running(folder: Path) -> Iterator[Slurm]:
         munged = ["runuser", "-u", "munge", "--", "munged", "--foreground", f"--key-file={key}", f"--socket={folder}/munge/socket"]
         munged += [f"--pid-file={folder}/munge/pid", f"--log-file={folder}/munge/log", f"--seed-file={folder}/munge/seed"]
         _start(stack, munged, folder / "munged.log", slurm)
-        wait_until(lambda: (folder / "munge/socket").exists(), "munged makes no socket", slurm)
+        wait_until((folder / "munge/socket").exists, "munged makes no socket", slurm)
         _start(stack, ["slurmctld", "-D"], folder / "slurmctld.log", slurm)
         _start(stack, ["slurmd", "-D", "-N", "dtn"], folder / "slurmd-dtn.log", slurm)
         _start(stack, ["nsenter", f"--net=/run/netns/{network}", "slurmd", "-D", "-N", "node"], folder / "slurmd-node.log", slurm)
