@@ -134,13 +134,19 @@ def test_two_batches_on_one_store(cluster: Cluster, expected: Pipeline, tmp_path
 def test_jobs_that_are_killed_go_on_at_the_next_run(cluster: Cluster, slurm: Slurm, expected: Pipeline, tmp_path: Path) -> None:
     hook = tmp_path / "hook"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text("import sys, time\nif 'explode' in sys.orig_argv[3:4]:\n    time.sleep(200)\n")
+    (hook / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'explode' in sys.orig_argv[3:4]:\n"
+        f"    open({str(hook)!r} + '/job-' + os.environ['SLURM_JOB_ID'], 'w').close()\n"
+        "    time.sleep(200)\n"
+    )
     path = os.environ.get("PYTHONPATH", "")
     cluster.more["PYTHONPATH"] = f"{hook}:{path}"
     cluster.batch(*BATCH)
     run = cluster.start()
     try:
-        wait_until(lambda: [state for _, state, _ in slurm.jobs()] == ["RUNNING"] * len(BATCH), "jobs do not start", slurm)
+        # Each has its step by then: one that is still to be made would fail, not run out of time.
+        wait_until(lambda: len(list(hook.glob("job-*"))) == len(BATCH), "jobs do not start", slurm)
         (cancelled, *_), (late, *_) = slurm.jobs()
         slurm.command("scancel", cancelled)
         slurm.command("scontrol", "update", f"JobId={late}", "EndTime=now+1")
