@@ -356,5 +356,5 @@ def test_where_downloads_are_sent() -> None:
     assert load({"transfer": "dtn"}).transfer == "dtn"
     assert load().transfer is None
     for bad in ("a b", "-p", "$(x)", "x;y"):
-        with pytest.raises(ConfigError, match="^transfer: .* is no name of a partition or queue"):
+        with pytest.raises(ConfigError, match=r"^transfer: .* is no name of a partition or queue"):
             load({"transfer": bad})
