@@ -183,3 +183,13 @@ def test_programs_keep_their_last_words_in_tmpdir(tmp_path: Path) -> None:
     environ = {**os.environ, "SREGISTRY_TMPDIR": str(folder)}
     subprocess.run([sys.executable, "-c", code, "sh", "-c", seen], env=environ, check=True, capture_output=True)
     assert (tmp_path / "said").read_text().startswith(f"{folder}/")
+
+
+def test_the_node_s_own_folder(tmp_path: Path) -> None:
+    """What another node has, or what is no folder, is passed over."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    job.mkdir()
+    other.mkdir()
+    assert scratch.node({"SLURM_TMPDIR": str(job), "TMPDIR": str(other)}) == str(job)
+    assert scratch.node({"SLURM_TMPDIR": str(tmp_path / "gone"), "TMPDIR": str(other)}) == str(other)
+    assert Path(scratch.node({"SLURM_TMPDIR": "relative", "TMPDIR": ""})).is_dir()

@@ -355,3 +355,11 @@ def test_the_key_tells_apart_what_makes_another_image() -> None:
 def test_a_build_can_not_be_pulled() -> None:
     with pytest.raises(SregistryError, match="one build"):
         made(["demo/tiny:1@" + "0" * 32])
+
+
+def test_where_downloads_are_sent() -> None:
+    assert load({"transfer": "dtn"}).transfer == "dtn"
+    assert load().transfer is None
+    for bad in ("a b", "-p", "$(x)", "x;y"):
+        with pytest.raises(ConfigError, match=r"^transfer: .* is no name of a partition or queue"):
+            load({"transfer": bad})

@@ -26,7 +26,7 @@ from sregistry.settings import (
 #: The keys of the configuration that are settings, in the order of its file.
 _KEYS = (
     *("client", "platform", "format", "compression.codec", "compression.level", "compression.block_size", "builder"),
-    *("storage", "database", "cache", "cache_from", "connections", "layer_limit", "refresh", "locked", "docker_cmd"),
+    *("storage", "database", "cache", "cache_from", "connections", "layer_limit", "refresh", "locked", "transfer", "docker_cmd"),
 )
 
 

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def working(environ: Mapping[str, str]) -> Path | None:
     except OSError as error:
         raise from_oserror(error, StoreError, f"{TMPDIR}:") from error
     return path
+
+
+def node(environ: Mapping[str, str]) -> str:
+    """Return where this node keeps temporary files of the job: a folder that the scheduler made for it, else as Python chooses.
+
+    A job may have inherited names of folders that another node has.
+    """
+    for name in ("SLURM_TMPDIR", "TMPDIR"):
+        path = environ.get(name, "")
+        if os.path.isabs(path) and os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return tempfile.gettempdir()
 
 
 def cache(settings: Settings, results: Path, batch: str) -> Path:

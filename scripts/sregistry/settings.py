@@ -68,6 +68,7 @@ DEFAULTS: dict[str, Any] = {
     "layer_limit": 1 << 40,
     "refresh": False,
     "locked": None,
+    "transfer": None,
     "docker_cmd": False,
 }
 
@@ -114,6 +115,7 @@ class Settings:
     layer_limit: int
     refresh: bool
     locked: Path | None
+    transfer: str | None
     docker_cmd: bool
     disable: bool
     disable_cache: bool
@@ -147,6 +149,7 @@ class Settings:
             layer_limit=choice.count("layer_limit", digits=18),
             refresh=choice.flag("refresh"),
             locked=choice.path("locked"),
+            transfer=choice.partition("transfer"),
             docker_cmd=choice.flag("docker_cmd"),
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
@@ -223,6 +226,13 @@ class Choice:
         if number < 1:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
         return number
+
+    def partition(self, key: str) -> str | None:
+        """The name of a partition or queue: one plain word, as it goes into a command line of the scheduler."""
+        value, name, _ = self.find(key)
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,@-]*", str(value)):
+            raise ConfigError(f"{name}: {value!r} is no name of a partition or queue")
+        return None if value is None else str(value)
 
     def folder(self, key: str) -> Path:
         value, name, _ = self.find(key)

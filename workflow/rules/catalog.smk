@@ -11,8 +11,15 @@ rule catalog:
         "logs/catalog/{image}.log",
     benchmark:
         "benchmarks/catalog/{image}.tsv"
+    group:
+        group_of_image
     conda:
         "../envs/sregistry.yml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

@@ -221,6 +221,7 @@ def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
     if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
+    limit_cores()
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
         workflow.scheduling_settings.max_jobs_per_timespan = None

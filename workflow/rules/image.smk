@@ -11,9 +11,16 @@ rule image:
         "logs/image/{image}.log",
     benchmark:
         "benchmarks/image/{image}.tsv"
+    group:
+        group_of_image
     conda:
         "../envs/sregistry.yml"
     threads: BUILD_THREADS
+    resources:
+        mem_mb=tree_memory,
+        runtime=image_time,
+        disk_mb=image_disk,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

@@ -14,11 +14,17 @@ rule layer:
         "benchmarks/layer/{digest}.tsv"
     # Before the other rules: cores then work while the network does.
     priority: 10
+    localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
+        **TRANSFER,
         network=layer_connections,
+        mem_mb=500,
+        runtime=transfer_time,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,
@@ -40,9 +46,16 @@ rule explode:
         "logs/explode/{digest}.{variant}.log",
     benchmark:
         "benchmarks/explode/{digest}.{variant}.tsv"
+    group:
+        group_of_layer
     conda:
         "../envs/sregistry.yml"
     threads: explode_threads
+    resources:
+        mem_mb=explode_memory,
+        runtime=explode_time,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

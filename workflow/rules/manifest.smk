@@ -11,11 +11,17 @@ rule manifest:
         "logs/manifest/{image}.log",
     benchmark:
         "benchmarks/manifest/{image}.tsv"
+    localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
+        **TRANSFER,
         network=1,
+        mem_mb=500,
+        runtime=20,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

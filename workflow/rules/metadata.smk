@@ -12,8 +12,15 @@ rule metadata:
         "logs/metadata/{image}.log",
     benchmark:
         "benchmarks/metadata/{image}.tsv"
+    group:
+        group_of_image
     conda:
         "../envs/sregistry.yml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

@@ -13,11 +13,17 @@ rule change:
         "logs/change/{image}.log",
     benchmark:
         "benchmarks/change/{image}.tsv"
+    localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
+        **TRANSFER,
         network=1,
+        mem_mb=500,
+        runtime=20,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,
@@ -44,11 +50,17 @@ rule tagchange:
         "logs/tagchange/{pattern}.log",
     benchmark:
         "benchmarks/tagchange/{pattern}.tsv"
+    localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
+        **TRANSFER,
         network=1,
+        mem_mb=500,
+        runtime=20,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

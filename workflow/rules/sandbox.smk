@@ -12,8 +12,15 @@ rule sandbox:
         "logs/sandbox/{image}.log",
     benchmark:
         "benchmarks/sandbox/{image}.tsv"
+    group:
+        group_of_image
     conda:
         "../envs/sregistry.yml"
+    resources:
+        mem_mb=tree_memory,
+        runtime=20,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,

@@ -12,11 +12,17 @@ rule tags:
         "logs/tags/{pattern}.log",
     benchmark:
         "benchmarks/tags/{pattern}.tsv"
+    localrule: NETWORK_HERE
     conda:
         "../envs/sregistry.yml"
-    threads: 0
+    threads: NETWORK_THREADS
     resources:
+        **TRANSFER,
         network=1,
+        mem_mb=500,
+        runtime=20,
+        disk_mb=100,
+        tmpdir=tmpdir,
     params:
         python=PYTHON,
         version=VERSION,
