@@ -397,7 +397,10 @@ def test_zstd_is_warned_of_once(place: Place) -> None:
 def test_a_missing_program_is_told_before_anything_is_asked(place: Place, tmp_path: Path) -> None:
     if any(Path(folder, name).exists() for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") for name in ("apptainer", "singularity")):
         pytest.skip("the machine has a runtime outside of PATH")
-    run = place.run("uri=demo/tiny:1", "builder=singularity", PATH=str(tmp_path / "none"))
+    # Plugins of Snakemake that are installed look around when they are loaded, with this one program.
+    (folder := tmp_path / "programs").mkdir()
+    (folder / "which").symlink_to(shutil.which("which") or "/usr/bin/which")
+    run = place.run("uri=demo/tiny:1", "builder=singularity", PATH=str(folder))
     assert run.code == 1
     assert run.text.splitlines()[-1].startswith("error: builder: singularity: no program apptainer or singularity on PATH")
     assert (place.asked("manifests"), place.asked("blobs"), list(place.work.glob("results/*"))) == ([], [], [])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sregistry.compression import Codec
 from sregistry.errors import ConfigError
-from sregistry.settings import NOVERIFY, Settings, unverified
+from sregistry.settings import UNVERIFIED, Settings, unverified
 from sregistry.target import Target, targets
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def warnings(settings: Settings, targets: Sequence[Target], environ: Mapping[str
     """Return what is possible but may not be meant, a line each."""
     lines = []
     if targets and unverified(environ):
-        lines.append(f"{NOVERIFY}: certificates are not checked: whoever is on the way can read the token and send other manifests")
+        lines.append(UNVERIFIED)
     if settings.compression.codec is Codec.ZSTD and any(target.format != "sandbox" for target in targets):
         # sif.md §10; squashfs.md §12.
         lines.append(
