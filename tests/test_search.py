@@ -232,3 +232,16 @@ def test_bad_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["search", *arguments])
     assert caught.value.code == 2
+
+
+# -- without certificate checks
+
+
+@pytest.mark.parametrize(("https", "count"), [("no", 1), ("yes", 0)], ids=["https", "http"])
+def test_unchecked_certificates_are_warned_of(
+    https: str, count: int, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**environ, "SREGISTRY_NVIDIA_NOHTTPS": https, "SREGISTRY_HTTPS_NOVERIFY": "yes"}.items():
+        monkeypatch.setenv(name, value)
+    main(["search", "nvidia/pytorch"])  # no registry answers in TLS here
+    assert capfd.readouterr().err.count("WARNING SREGISTRY_HTTPS_NOVERIFY: certificates are not checked") == count

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pexpect
@@ -19,9 +21,11 @@ from sregistry.serve import serve
 from sregistry.store import Store
 from tests.images import Layout, layer
 from tests.scripted import Reply, Scripted
-from tests.tarball import directory, file
+from tests.tarball import directory
+from tests.tarball import file as plain
 
 SCRIPTS = Path(sys.executable).parent
+PAGE = Path(__file__).parents[1] / "config/differences.md"
 CONFIG = {
     "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "CUDA_VERSION=9.0.176"],
     "Entrypoint": ["/usr/local/bin/nvidia_entrypoint.sh"],
@@ -35,6 +39,7 @@ class Session:
 
     environ: dict[str, str]
     home: Path
+    said: list[str] = field(default_factory=list)
 
     def run(self, line: str, code: int = 0, **environ: str) -> tuple[str, str]:
         """Run a line in a shell and return what went to stdout and to stderr."""
@@ -43,6 +48,7 @@ class Session:
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
+        self.said += [*done.stdout.splitlines(), *done.stderr.splitlines()]
         return done.stdout, done.stderr
 
     def open(self, line: str, **environ: str) -> pexpect.spawn[str]:
@@ -57,7 +63,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     root = tmp_path_factory.mktemp("transcript")
     layout = Layout(root / "layout")
     for name, count in (("nvidia/tensorflow:17.11", 6), ("nvidia/caffe2:17.10", 2)):
-        layers = [layer([directory(b"opt"), file(f"opt/{name.replace('/', '-')}-{i}".encode(), os.urandom(64))]) for i in range(count)]
+        layers = [layer([directory(b"opt"), plain(f"opt/{name.replace('/', '-')}-{i}".encode(), os.urandom(64))]) for i in range(count)]
         layout.tag(name, layout.image(layers, CONFIG, docker=True))
     home = root / "home"
     home.mkdir()
@@ -171,3 +177,31 @@ def test_session(session: Session) -> None:
     shell.expect_exact("<Container 'nvidia/caffe2:17.10'>")
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
+
+    # What the page says that is printed now: the second column of its table, whose codes are lines.
+    session.run("sregistry --debug pull tensorflow:17.11")
+    rows = re.findall(r"^\| (?!it printed|---)(.+?) (?<!\\)\| (.+?) (?<!\\)\| .+ \|$", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) == 14
+    lines = {line.replace("\\|", "|") for _, ours in rows for line in re.findall("`([^`]+)`", ours) if line != "[update]"}
+    assert len(lines) == 12
+    for line in lines:
+        pattern = ".*".join(map(re.escape, line.split("…")))
+        assert any(re.match(pattern, said) for said in session.said), line
+
+
+def test_commands_of_the_page(session: Session, tmp_path: Path) -> None:
+    """Taking over the original's database."""
+    (block,) = re.findall(r"^```bash\n(.*?)```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    home = tmp_path / "home"
+    (home / ".singularity").mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(home / ".singularity/sregistry.db")) as database:
+        database.executescript(
+            "CREATE TABLE collection (id INTEGER PRIMARY KEY, name TEXT, token TEXT, created_at TEXT);"
+            "CREATE TABLE container (id INTEGER PRIMARY KEY, created_at TEXT, metrics TEXT, name TEXT, tag TEXT, image TEXT, url TEXT,"
+            " uri TEXT, client TEXT, version TEXT, collection_id INTEGER);"
+            "INSERT INTO collection VALUES (6, 'nvidia', NULL, '2018-01-15 15:33:30');"
+            "INSERT INTO container VALUES (16, '2018-01-15 15:33:30', '{}', 'caffe2', '17.10', NULL,"
+            " 'https://nvcr.io/v2/nvidia/caffe2/manifests/17.10', 'nvidia/caffe2:17.10', 'nvidia', '', 6);"
+        )
+    out, _ = session.run(f"set -e\n{block}", HOME=str(home))
+    matches(out, [r"^1  January 15, 2018\t\[nvidia\]\tnvidia/caffe2:17\.10$"])

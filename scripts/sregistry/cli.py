@@ -54,7 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sregistry",
         description="Images of registries as Singularity and Apptainer images, and where they are.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=16),  # one line a command
         epilog="sregistry help COMMAND: what a command does and takes. Start with `sregistry pull nvidia/cuda:12.6.0-base-ubuntu24.04`.",
     )
     parser.add_argument("--version", action="version", version=__version__)

@@ -31,7 +31,7 @@ from sregistry.record import Record
 from sregistry.record import record as new_record
 from sregistry.reference import Reference, split_scheme
 from sregistry.secrets import overlay
-from sregistry.settings import RegistrySettings, Settings, clients, from_file, registry
+from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, from_file, registry, unverified
 from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 
@@ -515,6 +515,8 @@ class Client:
         from sregistry.pace import Pace
         from sregistry.registry import RegistryClient
 
+        if settings.https and unverified(overlay(self._environ)):
+            messages.logger().warning(UNVERIFIED)
         pace = Pace(Store(self.settings.store), settings.base, settings.rate)
         return RegistryClient(settings, patience=PATIENCE, pace=pace, keyring=Keyring(settings, overlay(self._environ)))
 

@@ -25,7 +25,7 @@ from sregistry.lock import Lock
 from sregistry.marks import Key, Marks, Place, written
 from sregistry.pattern import Pattern
 from sregistry.reference import DEFAULT_TAG
-from sregistry.settings import NOVERIFY, Settings, unverified
+from sregistry.settings import UNVERIFIED, Settings, unverified
 from sregistry.target import Target, targets
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def warnings(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     settings, lines = plan.settings, []
     asked = bool(plan.targets or plan.patterns)
     if asked and unverified(environ):
-        lines.append(f"{NOVERIFY}: certificates are not checked: whoever is on the way can read the token and send other manifests")
+        lines.append(UNVERIFIED)
     made = [*plan.targets, *(target for pattern in plan.open for target in _sample(pattern, plan.settings, environ))]
     if any(target.compression.codec is Codec.ZSTD and target.format != "sandbox" for target in made):
         # sif.md §10; squashfs.md §12.

@@ -379,16 +379,8 @@ class Bars:
             exploding = layer.step is Step.EXPLODING
             at, verb = (layer.exploded, "explode") if exploding else (layer.fetched, "fetch")
             left = (layer.known - at) / layer.speed if layer.speed > 0 and layer.size is not None else None
-            task = self._tasks.get(layer.digest)
-            if task is None:
-                task = self._tasks[layer.digest] = self._progress.add_task("", **_fields(0, None, 0, None))
-            self._progress.update(
-                task,
-                description=f"{layer.digest.hex[:12]} {verb}",
-                completed=at,
-                total=layer.size,
-                **_fields(at, layer.size, layer.speed, left),
-            )
+            bar = {"description": f"{layer.digest.hex[:12]} {verb}", "completed": at, "total": layer.size}
+            self._tasks[layer.digest] = self._draw(self._tasks.get(layer.digest), bar | _fields(at, layer.size, layer.speed, left))
         self._progress.refresh()
 
     def _show_all(self, view: View) -> None:
@@ -398,9 +390,15 @@ class Bars:
         shown = _fields(at, view.total, speed, view.left)
         work, most = view.fetched + view.exploded, 2 * view.total
         shown["part"] = f"{100 * work // most if most else 0}%"
-        if self._all is None:
-            self._all = self._progress.add_task("", **shown)
-        self._progress.update(self._all, description=f"[{view.done}/{len(view.layers)}] {verb}", completed=work, total=most, **shown)
+        bar = {"description": f"[{view.done}/{len(view.layers)}] {verb}", "completed": work, "total": most}
+        self._all = self._draw(self._all, bar | shown)
+
+    def _draw(self, task: TaskID | None, bar: dict[str, Any]) -> TaskID:
+        """Change a bar, or add one: whole, as it is drawn at once."""
+        if task is None:
+            return self._progress.add_task(**bar)
+        self._progress.update(task, **bar)
+        return task
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""

@@ -347,6 +347,10 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     )
 
 
+#: What is said wherever it is off.
+UNVERIFIED = f"{NOVERIFY}: certificates are not checked: whoever is on the way can read the token and send other manifests"
+
+
 def unverified(environ: Mapping[str, str]) -> bool:
     """Tell whether certificates are not to be checked. Raises ConfigError."""
     return flag(environ.get(NOVERIFY, ""), NOVERIFY)
