@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import operators
 from tests.conftest import REPOSITORY
+from tests.operators import COMMANDS, IMAGES
 from tests.real import slurm as machine
 from tests.real.conftest import Pipeline, extracted, partition
 from tests.real.slurm import Slurm, wait_until
@@ -106,6 +108,16 @@ def test_a_batch_on_nodes_without_network(cluster: Cluster, slurm: Slurm, expect
     for path in [*cluster.folder.rglob("*"), *slurm.folder.rglob("*")]:
         if path.is_file() and secret.encode() in path.read_bytes():
             assert path.is_relative_to(slurm.state) and path.name == "environment" and not path.stat().st_mode & 0o077, path
+
+
+def test_commands_of_the_operators_page(slurm: Slurm, open_folder: Path) -> None:
+    (folder := open_folder / "site").mkdir()
+    with operators.running(folder) as site:
+        site.environ |= slurm.environment
+        site.environ["PATH"] = f"{Path(sys.executable).parent}:{site.environ['PATH']}"
+        for _, text in COMMANDS["Clusters"]:
+            site.run(text)
+        assert len(site.images()) == len(IMAGES)
 
 
 def test_downloads_in_the_transfer_partition(cluster: Cluster, slurm: Slurm, expected: Pipeline) -> None:
