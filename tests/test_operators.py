@@ -1,6 +1,7 @@
 """The operators' page, config/README.md: its commands are run, its files are read, its messages are ours.
 
-A block that begins with `# without a network` runs after the registry has gone. Those of Clusters want a cluster: see tests/real/test_slurm.py.
+A block that begins with `# without a network` runs after the registry has gone. Those of Clusters are run by
+tests/real/test_slurm.py.
 """
 
 from __future__ import annotations

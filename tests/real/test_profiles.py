@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,12 +24,34 @@ PROFILES = sorted(path.parent.name for path in (REPOSITORY / "workflow/profiles"
 BATCH = ("demo/tiny:1", "demo/sizes:1")
 
 
-def run(pipeline: Pipeline, profile: str, *options: str) -> subprocess.CompletedProcess[str]:
+def command(pipeline: Pipeline, profile: str, *options: str) -> list[str]:
     pipeline.folder.mkdir(parents=True, exist_ok=True)
     (pipeline.folder / "batch.yaml").write_text(f"uri: [{', '.join(BATCH)}]\n")
-    command = [sys.executable, "-m", "snakemake", "--profile", str(REPOSITORY / "workflow/profiles" / profile)]
-    command += ["--configfile", str(pipeline.folder / "batch.yaml"), "--directory", str(pipeline.folder), *options]
-    return subprocess.run(command, cwd=REPOSITORY, env=pipeline.environment(), capture_output=True, text=True, timeout=300, check=False)
+    start = [sys.executable, "-m", "snakemake", "--profile", str(REPOSITORY / "workflow/profiles" / profile)]
+    return [*start, "--configfile", str(pipeline.folder / "batch.yaml"), "--directory", str(pipeline.folder), *options]
+
+
+def run(pipeline: Pipeline, profile: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(pipeline, profile, *options),
+        cwd=REPOSITORY,
+        env=pipeline.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def summary(pipeline: Pipeline) -> Any:
+    return json.loads((pipeline.folder / "results/summary.json").read_text())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -41,23 +69,72 @@ def test_each_line_of_a_profile_has_a_comment(name: str) -> None:
     assert yaml.safe_load("\n".join(lines))
 
 
-@pytest.mark.needs("amd64", "docker-registry")
-@pytest.mark.parametrize("kind", ["pbs", "sge"])
-def test_a_batch_through_a_queue(kind: str, pipeline: Pipeline, registry: str, tmp_path: Path) -> None:
+SOON = ("--latency-wait", "20", "--seconds-between-status-checks", "1")
+
+
+@pytest.fixture(params=["pbs", "sge"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def queue(kind: str, pipeline: Pipeline, tmp_path: Path) -> Path:
+    """The stand-in's commands, first on the pipeline's PATH."""
     commands = tmp_path / "queue"
     commands.mkdir()
     (commands / "kind").write_text(kind)
     for name in ("qsub", "qstat", "qacct", "qdel"):
         (commands / name).write_text((REPOSITORY / "tests/real/queue.py").read_text())
         (commands / name).chmod(0o755)
+    pipeline.more["PATH"] = f"{commands}:{pipeline.environment()['PATH']}"
+    return commands
+
+
+@pytest.mark.needs("amd64", "docker-registry")
+def test_a_batch_through_a_queue(kind: str, queue: Path, pipeline: Pipeline, registry: str, tmp_path: Path) -> None:
     secret = "sec" + "ret-of-the-queue"
-    pipeline.more |= {"PATH": f"{commands}:{pipeline.environment()['PATH']}", "SREGISTRY_NVIDIA_TOKEN": secret}
-    done = run(pipeline, kind, "--latency-wait", "20", "--seconds-between-status-checks", "1")
+    pipeline.more["SREGISTRY_NVIDIA_TOKEN"] = secret
+    done = run(pipeline, kind, *SOON)
     assert done.returncode == 0, done.stderr
     local = Pipeline(tmp_path / "local", registry)
     assert local.run(f"uri=[{','.join(BATCH)}]").returncode == 0
     for uri in BATCH:
         assert pipeline.image(uri).read_bytes() == local.image(uri).read_bytes()
-    assert len((commands / "calls").read_text().splitlines()) == 2 * len(BATCH)
-    for path in [*pipeline.folder.rglob("*"), *commands.iterdir()]:
+    assert len((queue / "calls").read_text().splitlines()) == 2 * len(BATCH)
+    for path in [*pipeline.folder.rglob("*"), *queue.iterdir()]:
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.needs("amd64", "docker-registry")
+def test_a_job_that_fails_in_a_queue(kind: str, queue: Path, pipeline: Pipeline) -> None:
+    done = run(pipeline, kind, *SOON, "--config", "layer_limit=10")
+    assert done.returncode == 1
+    assert re.search(r"^error: .* more than 10 bytes uncompressed, the layer_limit", done.stderr, re.MULTILINE), done.stderr
+    statuses = {image["uri"].rpartition("/")[2]: image["status"] for image in summary(pipeline)["images"]}
+    assert statuses == {"tiny:1": "failed", "sizes:1": "failed"}
+    done = run(pipeline, kind, *SOON)
+    assert done.returncode == 0, done.stderr
+    assert all(pipeline.image(uri).is_file() for uri in BATCH)
+
+
+@pytest.mark.needs("amd64", "docker-registry")
+def test_an_interrupt_empties_the_queue(kind: str, queue: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    (hook := tmp_path / "hook").mkdir()
+    (hook / "sitecustomize.py").write_text("import sys, time\nif 'explode' in sys.orig_argv[3:4]:\n    time.sleep(200)\n")
+    path = os.environ.get("PYTHONPATH", "")
+    pipeline.more["PYTHONPATH"] = f"{hook}:{path}"
+    started = subprocess.Popen(
+        command(pipeline, kind, *SOON), cwd=REPOSITORY, env=pipeline.environment(), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: len(list(queue.glob("*.pid"))) == len(BATCH))
+        started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert started.returncode != 0
+    assert [path.read_text() for path in queue.glob("*.code")] == ["271\n"] * len(BATCH), said
+    pipeline.more["PYTHONPATH"] = path
+    done = run(pipeline, kind, *SOON)
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r"^Job \d+: (manifest|layer) ", done.stderr, re.MULTILINE)
