@@ -49,7 +49,7 @@ def group_of_layer(wildcards):
         return None
     path = str(PLACE.parent / GATHERED)
     images = images_of_layers(path, os.stat(path).st_mtime_ns)[wildcards.digest]
-    name = "layers-" + hashlib.sha256(" ".join(sorted(images)).encode()).hexdigest()[:16]
+    name = f"layers-{hashlib.sha256(' '.join(sorted(images)).encode()).hexdigest()[:16]}"
     workflow.parent_groupids[name] = "layers"
     return name
 
