@@ -75,7 +75,15 @@ def test_all_commands_are_run() -> None:
 def test_words_of_a_failure_are_ours_or_the_systems() -> None:
     source = "".join(path.read_text() for path in (TOP / "scripts/sregistry").rglob("*.py"))
     section = re.split(r"^## ", PAGE.partition("## When something fails\n")[2], flags=re.MULTILINE)[0]
-    others = ("429 Too Many Requests", "Directory cannot be locked", "SIGKILL", "Traceback", os.strerror(28), os.strerror(122))
+    others = (
+        "429 Too Many Requests",
+        "Config file is not valid JSON or YAML",
+        "Directory cannot be locked",
+        "SIGKILL",
+        "Traceback",
+        os.strerror(28),
+        os.strerror(122),
+    )
     said = [
         part.strip(" ().")
         for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE)

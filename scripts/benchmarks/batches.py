@@ -206,10 +206,12 @@ def _snakemake(work: Path, environ: Mapping[str, str], log: Path, *options: str,
         command = [str(python), "-m", "benchmarks.batches", *config, *options]
         code = subprocess.run(command, cwd=work, env=environ, stdout=file, stderr=file, check=False).returncode
     wall = time.monotonic() - start
-    last = log.read_text().rstrip().rpartition("\n")[2]
-    if code or not last.startswith(_USAGE):
-        raise BenchmarkError(f"snakemake failed with {code}: {last}; see {log}")
-    return Usage(wall=wall, **json.loads(last.removeprefix(_USAGE)))
+    lines = log.read_text().splitlines()
+    # A run that had nothing to do tells of its images on the way out, after this.
+    said = [line.removeprefix(_USAGE) for line in lines if line.startswith(_USAGE)]
+    if code or not said:
+        raise BenchmarkError(f"snakemake failed with {code}: {lines[-1] if lines else 'it said nothing'}; see {log}")
+    return Usage(wall=wall, **json.loads(said[-1]))
 
 
 def main(arguments: Sequence[str]) -> int:

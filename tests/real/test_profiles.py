@@ -120,14 +120,20 @@ def test_a_job_that_fails_in_a_queue(kind: str, queue: Path, pipeline: Pipeline)
 @pytest.mark.needs("amd64", "docker-registry")
 def test_an_interrupt_empties_the_queue(kind: str, queue: Path, pipeline: Pipeline, tmp_path: Path) -> None:
     (hook := tmp_path / "hook").mkdir()
-    (hook / "sitecustomize.py").write_text("import sys, time\nif 'explode' in sys.orig_argv[3:4]:\n    time.sleep(200)\n")
+    (hook / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'explode' in sys.orig_argv[3:4]:\n"
+        f"    open({str(hook)!r} + '/job-' + str(os.getsid(0)), 'w').close()\n"
+        "    time.sleep(200)\n"
+    )
     path = os.environ.get("PYTHONPATH", "")
     pipeline.more["PYTHONPATH"] = f"{hook}:{path}"
     started = subprocess.Popen(
         command(pipeline, kind, *SOON), cwd=REPOSITORY, env=pipeline.environment(), stderr=subprocess.PIPE, text=True
     )
     try:
-        wait_for(lambda: len(list(queue.glob("*.pid"))) == len(BATCH))
+        # Snakemake knows the numbers of both by then.
+        wait_for(lambda: len(list(hook.glob("job-*"))) == len(BATCH))
         started.send_signal(signal.SIGINT)
         _, said = started.communicate(timeout=60)
     finally:
