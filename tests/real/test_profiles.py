@@ -128,16 +128,16 @@ def test_an_interrupted_run_goes_on(kind: str, queue: Path, pipeline: Pipeline, 
     )
     path = os.environ.get("PYTHONPATH", "")
     pipeline.more["PYTHONPATH"] = f"{hook}:{path}"
-    # A round of questions is not to come between: Snakemake forgets the jobs for as long as it lasts.
-    once = ("--latency-wait", "20", "--seconds-between-status-checks", "120")
+    # A round of questions is best not to come between: Snakemake forgets the jobs for as long as it lasts.
+    seldom = ("--latency-wait", "20", "--seconds-between-status-checks", "20")
     started = subprocess.Popen(
-        command(pipeline, kind, *once), cwd=REPOSITORY, env=pipeline.environment(), stderr=subprocess.PIPE, text=True
+        command(pipeline, kind, *seldom), cwd=REPOSITORY, env=pipeline.environment(), stderr=subprocess.PIPE, text=True
     )
     try:
         # Snakemake knows the numbers of both by then.
         wait_for(lambda: len(list(hook.glob("job-*"))) == len(BATCH))
         started.send_signal(signal.SIGINT)
-        _, said = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=200)
     finally:
         started.kill()
     assert started.returncode != 0
