@@ -102,6 +102,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_plugins_of_the_profiles_are_extras() -> None:
     extras = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "\n| scheduler | profile | plugin | tried with |\n|---|---|---|---|\n" in PAGE
     rows = re.findall(r"^\| .* \| `(workflow/profiles/\w+)` \| `pip install '\.\[(\w+)\]'` \|", PAGE, re.MULTILINE)
     assert {profile for profile, _ in rows} == {f"workflow/profiles/{path.name}" for path in (TOP / "workflow/profiles").iterdir()} - {
         "workflow/profiles/default"
