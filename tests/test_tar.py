@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sregistry.errors import LayerError
-from sregistry.tar import Entry, Kind, TarReader, clean
+from sregistry.fields import clean
+from sregistry.tar import Entry, Kind, TarReader
 from tests import contents, tarball
 from tests.tarball import Member, Sparse, Style, tar
 

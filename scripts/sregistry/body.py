@@ -12,13 +12,14 @@ import requests
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from sregistry import limits
 from sregistry.errors import DigestMismatch, RegistryError, TransferError
 from sregistry.oci import Descriptor
 
 #: Bytes read at once, at most.
 CHUNK = 1 << 20
 #: Bytes of a body that nobody wants, or that says what went wrong.
-MAX_ERROR = 64 << 10
+MAX_ERROR = limits.ERROR_BODY
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 

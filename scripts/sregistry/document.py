@@ -12,16 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from sregistry import limits
 from sregistry.errors import DocumentError
 
-#: Largest manifest, index or config that is read, in bytes (distribution-spec: at least 4 MiB).
-MAX_DOCUMENT = 4 << 20
+#: Largest manifest, index or config that is read, in bytes.
+MAX_DOCUMENT = limits.DOCUMENT
 
 
 def load_json(data: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object. Raises DocumentError."""
     if len(data) > MAX_DOCUMENT:
-        raise DocumentError(f"{what}: {len(data)} bytes, over the limit of {MAX_DOCUMENT}")
+        raise DocumentError(f"{what}: {len(data)} bytes, over the limit DOCUMENT of {MAX_DOCUMENT}")
     try:
         document = json.loads(data.decode())
     except (ValueError, RecursionError) as error:

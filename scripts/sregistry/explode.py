@@ -20,20 +20,21 @@ import io
 import queue
 import shutil
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from sregistry.compression import Compression
 from sregistry.errors import DigestMismatch, LayerError, StoreError, from_oserror
-from sregistry.index import RAW, Index, check
+from sregistry.index import RAW, Index
 from sregistry.inflate import inflate
 from sregistry.oci import Digest
 from sregistry.pulse import beating
 from sregistry.store import Store
-from sregistry.tar import Kind, Piece, TarReader
+from sregistry.tar import Kind, Piece, TarReader, is_hole
 
 #: Bytes of blocks that are handed to a thread at a time.
 _BATCH = 512 << 10
@@ -164,7 +165,6 @@ def _explode(
                 reader = TarReader(pieces, name)
                 content = 0
                 for entry in reader:
-                    check(entry, name)
                     content += entry.size  # holes are in no stream: a header of 512 bytes may stand for 2⁶³
                     if limit is not None and content > limit:
                         raise _over(name, limit)
@@ -260,8 +260,8 @@ class Writer:
 
     Blocks are compressed in batches, because handing one over costs a tenth of compressing it. An
     item of a batch is a block and the number of the fragment it is (_PART for a part of a file), or
-    None and the row of the file that ends here. The queue `_pending` holds what was handed over and
-    is not yet written, oldest first.
+    None and the row of the file that ends here, or None and so many blocks of holes, negative. The queue
+    `_pending` holds what was handed over and is not yet written, oldest first.
     """
 
     def __init__(self, data: IO[bytes], compression: Compression, submit: Submit, depth: int) -> None:
@@ -276,18 +276,30 @@ class Writer:
         self._pending: deque[tuple[Future[list[Stored]], Batch]] = deque()
         self._position = 0
         self._file_start = 0
-        self._file_words: list[int] = []
-        self._known_files: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        self._file_words = array("I")
+        self._known_files: dict[bytes, _Alike] = {}  # by the words, as bytes
         self._known_tails: dict[bytes, int] = {}  # sha256 → fragment and offset as one number: there may be millions
         self._fragment = bytearray()
 
     def file(self, row: int, size: int, blocks: Iterator[Piece]) -> None:
         """Take the content of a file, given in blocks."""
         full, tail_size = divmod(size, self._block_size)
+        holes = 0
         for _ in range(full):
-            self._push(next(blocks), _PART)
+            block = next(blocks)
+            if is_hole(block):  # a header of 512 bytes may stand for millions
+                holes += 1
+                continue
+            if holes:
+                self._batch.append((None, -holes))
+                holes = 0
+            self._push(block, _PART)
+        if holes:
+            self._batch.append((None, -holes))
         if full:
             self._batch.append((None, row))
+            self._batched += 1 << 10  # a file of nothing but holes has its share
+            self._go_on()
         if tail_size:
             self._tail(row, next(blocks))
 
@@ -321,6 +333,9 @@ class Writer:
     def _push(self, block: Piece, fragment: int) -> None:
         self._batch.append((block, fragment))
         self._batched += len(block)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._batched >= _BATCH:
             self._hand_over()
             self._drain(self._depth)
@@ -346,11 +361,14 @@ class Writer:
         while len(self._pending) > depth:
             future, batch = self._pending.popleft()
             for stored, (_, number) in zip(future.result(), batch, strict=True):
+                if not self._file_words:
+                    self._file_start = self._position
                 if stored is None:
-                    self._end_file(number)
+                    if number < 0:
+                        self._file_words.extend(array("I", bytes(4 * -number)))
+                    else:
+                        self._end_file(number)
                 elif number == _PART:
-                    if not self._file_words:
-                        self._file_start = self._position
                     self._file_words.append(stored[0])
                     self._write(stored[1])
                 else:
@@ -370,32 +388,41 @@ class Writer:
 
     def _end_file(self, row: int) -> None:
         """All blocks of a file are written: take them back if an earlier file has the same."""
-        words, start = self._file_words, self._file_start
-        self._file_words = []
+        words, start, size = self._file_words, self._file_start, self._position - self._file_start
+        self._file_words = array("I")
         index = self.index
-        known = self._known_files.setdefault(tuple(words), [])
-        for other, first in known:
-            if self._equal(other, start, self._position - start):
+        key = words.tobytes()
+        alike = self._known_files.get(key)
+        place = (start, len(index.words))
+        if alike is None:
+            self._known_files[key] = _Alike(place, {})
+        else:
+            # Files of noise have the same words as others of their size: each is read and hashed once, and only then.
+            if not alike.places:
+                alike.places[self._digest(alike.first[0], size)] = alike.first
+            known = alike.places.setdefault(self._digest(start, size), place)
+            if known != place:
                 self._data.seek(start)
                 self._data.truncate()
                 self._position = start
-                index.start[row], index.first_block[row] = other, first
+                index.start[row], index.first_block[row] = known
                 return
-        known.append((start, len(index.words)))
-        index.start[row], index.first_block[row] = start, len(index.words)
+        index.start[row], index.first_block[row] = place
         index.words.extend(words)
 
-    def _equal(self, one: int, other: int, size: int) -> bool:
-        """Compare two stretches of what was written."""
-        step = 1 << 20
-        same = True
-        for at in range(0, size, step):
-            length = min(step, size - at)
-            self._data.seek(one + at)
-            part = self._data.read(length)
-            self._data.seek(other + at)
-            if part != self._data.read(length):
-                same = False
-                break
+    def _digest(self, start: int, size: int) -> bytes:
+        """Return the digest of a stretch of what was written."""
+        hasher = hashlib.sha256()
+        self._data.seek(start)
+        while size and (part := self._data.read(min(size, 1 << 20))):
+            hasher.update(part)
+            size -= len(part)
         self._data.seek(0, io.SEEK_END)
-        return same
+        return hasher.digest()
+
+
+class _Alike(NamedTuple):
+    """Files whose words are the same: start and first block of the first, and of each by the digest of what is stored."""
+
+    first: tuple[int, int]
+    places: dict[bytes, tuple[int, int]]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from sregistry.compression import Codec
-from sregistry.errors import LayerError, StoreError, from_oserror
+from sregistry.errors import StoreError, from_oserror
 from sregistry.tar import Entry
 
 MAGIC = b"SRXLAYER"
@@ -130,10 +130,12 @@ class Index:
         """Return the set of extended attributes that the column `xattr` names so."""
         data = bytes(self._xattr_heap[self.xattrs_at[number] : self.xattrs_at[number + 1]])
         found = []
-        while data:
-            names, values = struct.unpack_from("<II", data)
-            found.append((data[8 : 8 + names], data[8 + names : 8 + names + values]))
-            data = data[8 + names + values :]
+        at = 0
+        while at < len(data):
+            names, values = struct.unpack_from("<II", data, at)
+            middle, end = at + 8 + names, at + 8 + names + values
+            found.append((data[at + 8 : middle], data[middle:end]))
+            at = end
         return tuple(found)
 
     def blocks(self, row: int) -> Sequence[int]:
@@ -257,12 +259,6 @@ class Index:
             "xattrs_at": header.xattr_sets + 1,
         }
         return [(name, getattr(self, name), count) for name, count in counts.items()]
-
-
-def check(entry: Entry, name: str) -> None:
-    """Refuse what no file system holds. Raises LayerError that shows the path."""
-    if len(entry.path) > 0xFFFF or len(entry.link) > 0xFFFF:
-        raise LayerError(f"{name}: a path of more than 65,535 bytes: {entry.path[:60]!r}…")
 
 
 def little(column: array[int]) -> bytes:

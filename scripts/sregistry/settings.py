@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sregistry import limits
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError
 from sregistry.oci import Platform
@@ -65,7 +66,7 @@ DEFAULTS: dict[str, Any] = {
     "cache": "~/.singularity",
     "cache_from": [],
     "connections": 9,
-    "layer_limit": 1 << 40,
+    "layer_limit": limits.LAYER,
     "refresh": False,
     "locked": None,
     "transfer": None,
