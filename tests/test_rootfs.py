@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sregistry.errors import ImageError
-from sregistry.rootfs import MAX_DEPTH
+from sregistry.errors import ImageError, LayerError
+from sregistry.limits import SANDBOX_DEPTH
 from tests import engine
 from tests.tarball import Member, device, directory, fifo, file, link, symlink
 
@@ -53,9 +54,9 @@ def test_a_tree_that_is_too_deep_is_refused_and_leaves_nothing(tmp_path: Path) -
     def tree(depth: int) -> list[list[Member]]:
         return [[file(b"d/" * depth + b"f", b"x")]]
 
-    target, _ = build(tmp_path / "most", tree(MAX_DEPTH))
-    assert (target / ("d/" * MAX_DEPTH + "f")).read_bytes() == b"x"
-    with pytest.raises(ImageError, match="directories more than 400 deep"):
+    target, _ = build(tmp_path / "most", tree(SANDBOX_DEPTH))
+    assert (target / ("d/" * SANDBOX_DEPTH + "f")).read_bytes() == b"x"
+    with pytest.raises(ImageError, match="SANDBOX_DEPTH of 400"):
         build(tmp_path / "more", tree(2000))
     assert list((tmp_path / "more/storage").iterdir()) == []
 
@@ -98,3 +99,41 @@ def test_owners_devices_and_attributes_as_root(tmp_path: Path) -> None:
     assert os.getxattr(target / "f", "user.a") == b"\0\1" and os.getxattr(target / "f", "trusted.b") == b"2"
     assert stat.S_ISCHR((target / "c").stat().st_mode) and (target / "c").stat().st_rdev == os.makedev(1, 3)
     assert stat.S_ISBLK((target / "b").stat().st_mode) and (target / "b").stat().st_rdev == os.makedev(7, 300)
+
+
+def test_times_of_any_size_are_those_of_the_image(tmp_path: Path) -> None:
+    late, early = (1 << 63) - 1, -1 << 63
+    target, _ = build(tmp_path, [[file(b"late", mtime=str(late)), file(b"early", mtime=str(early)), directory(b"d", mtime=str(late))]])
+    assert [int((target / name).stat().st_mtime) for name in ("late", "early", "d")] == [0xFFFFFFFF, 0, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (symlink(b"d/s", b""), "d/s: a symbolic link to 0 bytes"),
+        (file(b"d/" + b"n" * 256), "a file name of 256 bytes"),
+        (device(b"d/c", b"3", 4096, 0), "d/c: device 4096:0 is out of range"),
+    ],
+)
+def test_what_no_file_system_holds_is_told_with_its_place_in_the_layer(tmp_path: Path, member: Member, words: str) -> None:
+    with pytest.raises(LayerError, match=rf"metadata: offset [0-9]+: .*{words}"):
+        build(tmp_path, [[member]])
+    assert not (tmp_path / "storage").exists()
+
+
+@as_root
+def test_an_attribute_that_the_file_system_has_no_room_for_is_named(tmp_path: Path) -> None:
+    layers = [[file(b"d/f", xattrs={b"user.large": b"v" * 65536})]]
+    try:
+        target, _ = build(tmp_path, layers)
+    except ImageError as error:
+        assert re.search(r"f: extended attribute user.large of 65536 bytes: the file system has no room for it", str(error))
+    else:  # tmpfs and xfs have room
+        assert len(os.getxattr(target / "d/f", "user.large")) == 65536
+
+
+@as_root
+def test_a_capability_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"f: extended attribute security\.capability of 4 bytes: no valid one"):
+        build(tmp_path, [[file(b"d/f", xattrs={b"security.capability": b"junk"})]])
+    assert list((tmp_path / "storage").iterdir()) == []

@@ -19,7 +19,8 @@ from sregistry import limits
 from sregistry.fields import Fail, integer, show
 
 _KEYS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
-_SPARSE = b"GNU.sparse."
+_PAIRS = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_SPARSE = frozenset(b"GNU.sparse." + name for name in (b"major", b"map", b"name", b"realsize", b"size"))
 _STAR, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 #: Names that are a namespace of Linux and nothing more.
 _UNNAMED = frozenset((b"", b"user.", b"trusted.", b"security.", b"system."))
@@ -60,18 +61,15 @@ class Records:
                 raise fail("a damaged pax header")
             key = data[space + 1 : equals]
             at, value = end, (equals + 1, end - 1)
-            if key in _KEYS:
+            if key in _KEYS or key in _SPARSE:
                 self.values[key] = data[slice(*value)]
-            elif key.startswith(_SPARSE):
-                self._sparse(key, data[slice(*value)], fail)
+            elif key in _PAIRS:
+                self._pair(key, data[slice(*value)], fail)
             elif key.startswith((_STAR, _LIBARCHIVE)):
                 self._xattr(key, data[slice(*value)], fail)
 
-    def _sparse(self, key: bytes, value: bytes, fail: Fail) -> None:
-        if key not in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            self.values[key] = value
-            return
-        if len(self.pairs) % 2 != (key == b"GNU.sparse.numbytes"):
+    def _pair(self, key: bytes, value: bytes, fail: Fail) -> None:
+        if _PAIRS[len(self.pairs) % 2] != key:
             raise fail("a sparse map whose offsets and lengths do not alternate")
         if len(self.pairs) >= 2 * limits.SEGMENTS:
             raise fail(f"a sparse map of more segments than the limit SEGMENTS of {limits.SEGMENTS}")
