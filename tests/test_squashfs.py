@@ -124,7 +124,7 @@ def test_the_most_that_readers_take(tmp_path: Path) -> None:
     rows = {line.split("/")[-1].split(" ")[0].strip(): line.split() for line in listing.splitlines() if "/" in line}
     assert rows["owner"][1] == f"{limits.OWNER}/{limits.OWNER}"
     assert rows["late"][3].startswith("2106-02-07") and rows["early"][3] == "1970-01-01"
-    assert "4095,1048575" in "".join(rows["device"]), rows["device"]
+    assert rows["device"][0] == "crw-------"
     assert "f" * (limits.PATH - len(deep)) in rows
     subprocess.run(["unsquashfs", "-o", "31", "-quiet", "-no-xattrs", "-d", tmp_path / "o", image, "names", "value", "link"], check=True)
 
@@ -151,9 +151,7 @@ def test_a_table_that_nothing_could_refer_to_is_refused(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     "layer",
     [
-        pytest.param(
-            lambda n: [file(b"f"), *(link(b"d/" * (i % (n // 10)) + b"l%d" % i, b"f") for i in range(n))], id="links-in-a-deep-tree"
-        ),
+        pytest.param(lambda n: [file(b"f"), *(link(b"d/" * (i % (n // 10)) + b"l%d" % i, b"f") for i in range(n))], id="deep-links"),
         pytest.param(lambda n: [file(b"f%d" % i, xattrs={b"user.%d" % j: b"" for j in range(n // 20)}) for i in range(2)], id="attributes"),
         pytest.param(lambda n: [file(b"%d/f" % i) for i in range(n)], id="folders"),
     ],

@@ -4,7 +4,7 @@ A limit bounds the work and the memory that a stranger's bytes may cause, or is 
 squashfs, past which an image exists that nothing can unpack. An error that hits a limit names the
 constant. The table under "Limits" in config/README.md has these lines; a test compares them.
 
-Each constant stands under a comment that begins with its unit.
+Each constant stands under a comment, `#: unit, and of what; reason`, which is its row of that table.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ATTRIBUTE_NAME = 255
 ATTRIBUTE_VALUE = 65536
 #: bytes of the names of an entry's extended attributes, a NUL after each; XATTR_LIST_MAX of Linux
 ATTRIBUTE_NAMES = 65536
-#: number; the largest device number that squashfs and Linux hold has a major of 12 bits
+#: is the largest major number of a device; squashfs and Linux hold 12 bits
 DEVICE_MAJOR = 0xFFF
-#: number; and a minor of 20 bits
+#: is the largest minor number of a device; squashfs and Linux hold 20 bits
 DEVICE_MINOR = 0xFFFFF
-#: number; the largest uid or gid, because Linux reserves 2³² − 1
+#: is the largest uid or gid; Linux reserves 2³² − 1
 OWNER = 0xFFFFFFFE
 #: owners and groups of an image; squashfs counts them in 16 bits
 OWNERS = 0xFFFF
@@ -63,5 +63,5 @@ SANDBOX_DEPTH = 400
 
 #: bytes of a manifest, index or config; the distribution-spec asks for at least 4 MiB
 DOCUMENT = 4 << 20
-#: bytes of a body that says what went wrong, or that nobody wants
+#: bytes of a body that says what went wrong, or that nobody wants; a page of a proxy has a few thousand
 ERROR_BODY = 64 << 10
