@@ -21,7 +21,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from enum import IntEnum
-from itertools import count
+from itertools import count, repeat
 
 from sregistry import limits, sparse
 from sregistry.errors import LayerError
@@ -141,7 +141,7 @@ class TarReader:
             self._piece = piece
 
     def blocks(self, entry: Entry, size: int) -> Iterator[Piece]:
-        """Yield the current file's content in blocks of *size* bytes, the last one shorter; see `is_hole`."""
+        """Yield the current file's content in blocks of *size* bytes, 1 MiB at most, the last one shorter; see `is_hole`."""
         if self._segments is None and entry.size <= size:
             if entry.size:
                 self._data = 0
@@ -150,6 +150,20 @@ class TarReader:
         parts: list[Piece] = []
         held = 0
         for piece in self._content(entry.size):
+            if isinstance(piece, int):
+                fill = min(piece, -held % size)
+                whole, left = divmod(piece - fill, size)
+                if fill:
+                    parts.append(_ZEROS[:fill])
+                    held += fill
+                if held == size:
+                    yield b"".join(parts)
+                    parts, held = [], 0
+                yield from repeat(_ZEROS[:size], whole)
+                if left:
+                    parts.append(_ZEROS[:left])
+                    held += left
+                continue
             rest = memoryview(piece)
             while rest:
                 part = rest[: size - held]
@@ -206,8 +220,8 @@ class TarReader:
         for _ in self._stream(size, whole=whole):
             pass
 
-    def _content(self, size: int) -> Iterator[Piece]:
-        """Yield the current file's content, holes as zeros."""
+    def _content(self, size: int) -> Iterator[Piece | int]:
+        """Yield the current file's content, holes as their number of bytes."""
         if self._segments is None:
             self._data = 0
             yield from self._stream(size)
@@ -215,11 +229,13 @@ class TarReader:
         at = 0
         numbers = iter(self._segments)
         for offset, length in zip(numbers, numbers, strict=True):
-            yield from _hole(offset - at)
+            if offset > at:
+                yield offset - at
             self._data -= length
             at = offset + length
             yield from self._stream(length)
-        yield from _hole(size - at)
+        if size > at:
+            yield size - at
 
     # -- headers
 
@@ -416,12 +432,6 @@ def checksum(header: bytes) -> int:
 def is_hole(block: Piece) -> bool:
     """Tell whether a block that `TarReader.blocks` yields is zeros of a hole, without a look at its bytes."""
     return type(block) is memoryview and block.obj is _ZEROS.obj
-
-
-def _hole(size: int) -> Iterator[memoryview]:
-    while size > 0:
-        yield _ZEROS[:size]
-        size -= len(_ZEROS)
 
 
 def _check(entry: Entry, name: bytes, link: bytes, fail: Fail) -> None:
