@@ -182,6 +182,14 @@ def test_a_stream_ends_where_its_last_content_is_complete(end: bytes) -> None:
     assert [(entry.path, data) for entry, data in read(ONE[:519] + end)] == [(b"f", b"content")]
 
 
+@pytest.mark.parametrize("end", [b"", bytes(1024)], ids=["cut", "ended"])
+@pytest.mark.parametrize(
+    "member", [tarball.file(b"n" * 101, style=Style.GNU), tarball.file(b"f", records=[(b"uid", b"1")])], ids=["long-name", "records"]
+)
+def test_headers_without_an_entry_are_the_end(member: Member, end: bytes) -> None:
+    assert [entry.path for entry, _ in read(ONE[:1024] + tarball.encode(member)[:1024] + end)] == [b"f"]
+
+
 @pytest.mark.parametrize("piece", [1, 512, 1 << 20])
 @pytest.mark.parametrize(
     ("stream", "words"),
@@ -190,8 +198,7 @@ def test_a_stream_ends_where_its_last_content_is_complete(end: bytes) -> None:
         pytest.param(ONE[:1024] + ONE[:511], "ends too early", id="header"),
         pytest.param(ONE[:1024] + b"junk", "ends too early", id="junk"),
         pytest.param(ONE[:1024] + bytes(512) + b"junk", "single zero block", id="junk-behind-a-zero-block"),
-        pytest.param(tar([tarball.file(b"n" * 101, style=Style.GNU)])[:1024], "header without an entry", id="name-without-entry"),
-        pytest.param(tar([tarball.file(b"f", records=[(b"uid", b"1")])])[:1024], "header without an entry", id="records-without-entry"),
+        pytest.param(tar([tarball.file(b"n" * 101, style=Style.GNU)])[:600], "ends too early", id="long-name"),
         pytest.param(tar([tarball.file(b"f", records=[(b"comment", b"c" * 700)])])[:1030], "ends too early", id="records"),
     ],
 )
@@ -336,6 +343,7 @@ def test_headers_that_are_no_entries_are_checked_as_well(stream: bytes, words: s
         pytest.param(of((b"mtime", b"-9223372036854775808")), {"mtime": -1 << 63}, id="early-mtime"),
         pytest.param(of((b"mtime", b"-1.5")), {"mtime": -2}, id="fraction"),
         pytest.param(of((b"mtime", b"7.")), {"mtime": 7}, id="empty-fraction"),
+        pytest.param(of((b"uid", b"+7"), (b"mtime", b"+7.5")), {"uid": 7, "mtime": 7}, id="plus"),
         pytest.param(field(108, b"\0000017\0"), {"uid": 0o17}, id="leading-nul"),
         pytest.param(field(108, b"  17 \0  "), {"uid": 0o17}, id="blanks"),
         pytest.param(field(108, b"17\0x9999"), {"uid": 0o17}, id="what-follows-a-nul"),

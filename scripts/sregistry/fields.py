@@ -13,8 +13,8 @@ Fail = Callable[[str], LayerError]
 
 _WHITEOUT = b".wh."
 _OCTAL = re.compile(rb"[0-7]+")
-_INTEGER = re.compile(rb"-?[0-9]{1,20}")
-_DECIMAL = re.compile(rb"(-?[0-9]{1,20})(?:\.([0-9]*))?")
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,20}")
+_DECIMAL = re.compile(rb"([+-]?[0-9]{1,20})(?:\.([0-9]*))?")
 
 
 class NoNumber(Exception):
