@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from sregistry import limits
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, SregistryError, StoreError
-from sregistry.manifest import MAX_DEPTH, MAX_DOCUMENTS, Resolved, resolve
+from sregistry.manifest import Resolved, resolve
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
 from sregistry.reference import Reference
 from sregistry.store import Store
@@ -290,14 +291,14 @@ def test_huge_documents_are_refused_unread(repository: Repository, store: Store)
 
 def test_indexes_end(repository: Repository, store: Store) -> None:
     inner = repository.manifest()
-    for _ in range(MAX_DEPTH):
+    for _ in range(limits.INDEX_DEPTH):
         inner = repository.document({"manifests": [inner]})
     repository.document({"manifests": [inner]}, "1")
-    with pytest.raises(DocumentError, match=f"more than {MAX_DEPTH} indexes inside each other"):
+    with pytest.raises(DocumentError, match=f"more than {limits.INDEX_DEPTH} indexes inside each other"):
         find(repository, store)
-    many = [repository.document({"manifests": [], "n": n}) for n in range(MAX_DOCUMENTS + 1)]
+    many = [repository.document({"manifests": [], "n": n}) for n in range(limits.INDEX_DOCUMENTS + 1)]
     repository.document({"manifests": many}, "1")
-    with pytest.raises(DocumentError, match=f"more than {MAX_DOCUMENTS} indexes"):
+    with pytest.raises(DocumentError, match=f"more than {limits.INDEX_DOCUMENTS} documents"):
         find(repository, store)
 
 

@@ -7,13 +7,13 @@ manifest.json + receipt of the image ─▶ record ─▶ Record ─▶ the cata
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sregistry.document import load_json
 from sregistry.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _metrics(resolved: Resolved) -> dict[str, Any]:
     metrics: dict[str, Any] = {"selfLink": folder}
     depth = 0
     for document in resolved.documents:
-        value = json.loads(document.text)
+        value = load_json(document.text.encode(), "manifest")
         version = str(value["schemaVersion"])
         key = version if version == "1" or document is resolved.documents[-1] else f"index{depth or ''}"
         metrics[key] = {**value, "selfLink": f"{folder}/{document.descriptor.digest}" if depth else resolved.url}

@@ -96,7 +96,7 @@ class Store:
     def add(self, data: bytes, digest: Digest | None = None) -> Digest:
         """Keep *data* as a blob and return its digest. Raises StoreError, DigestMismatch."""
         digest = digest or Digest.of(data)
-        if self.has(digest, len(data)):
+        if self.has(digest, len(data)) and self._holds(digest, data):
             self.use(self.blob(digest))
             return digest
         if not digest.matches(data):
@@ -108,6 +108,13 @@ class Store:
         except OSError as error:
             raise self.failed(error) from error
         return digest
+
+    def _holds(self, digest: Digest, data: bytes) -> bool:
+        """Tell whether the blob's bytes on disk are *data*; one that is damaged is to be written anew."""
+        try:
+            return self.blob(digest).read_bytes() == data
+        except OSError:
+            return False
 
     def ingest(self, digest: Digest, size: int | None = None) -> Ingest:
         """Return a context that takes a large blob's bytes, verifies and publishes; for who holds the digest's lock."""
