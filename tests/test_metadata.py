@@ -328,7 +328,7 @@ def test_words_that_look_like_options(tmp_path: Path, first: str) -> None:
 
 
 def test_numbers_that_are_none_never_reach_a_document() -> None:
-    with pytest.raises(DocumentError, match="config: config.Healthcheck.Interval: expected a number, got 'NaN'"):
+    with pytest.raises(DocumentError, match=r"config: config\.Healthcheck\.Interval: expected a number, got 'NaN'"):
         config({"Healthcheck": {"Interval": float("nan")}})
     image = ImageConfig(platform=None, created=None, diff_ids=(), env=(), entrypoint=None, cmd=None, labels={}, config={"a": float("inf")})
     with pytest.raises(DocumentError, match="a number that is none"):
