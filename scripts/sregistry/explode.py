@@ -106,6 +106,14 @@ def _found(inflated: Iterator[bytes], name: str, limit: int | None) -> Digest:
     return Digest(f"sha256:{hasher.hexdigest()}")
 
 
+def unlike(name: str, found: str, diff_id: Digest) -> DigestMismatch:
+    """Return the error of a layer whose bytes are not those that a config says."""
+    return DigestMismatch(
+        f"{name}: its uncompressed bytes have digest {found}, but the image config says {diff_id}",
+        hint="the image was published wrongly or tampered with",
+    )
+
+
 def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str, Any]:
     """Explode a small tar of our own making and return the receipt."""
     diff_id = Digest.of(tar)
@@ -174,10 +182,7 @@ def _explode(
             writer.finish()
         found = f"{diff_id.algorithm}:{hasher.hexdigest()}"
         if found != str(diff_id):
-            raise DigestMismatch(
-                f"{name}: its uncompressed bytes have digest {found}, but the image config says {diff_id}",
-                hint="the image was published wrongly or tampered with",
-            )
+            raise unlike(name, found, diff_id)
         writer.index.write(folder / "index")
         store.publish(folder, store.exploded(compression.variant, diff_id))
 

@@ -26,12 +26,14 @@ from sregistry.pulse import say
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
-    from sregistry.manifest import Resolved
+    from sregistry.manifest import Layer, Resolved
     from sregistry.registry import RegistryClient
     from sregistry.settings import RegistrySettings
     from sregistry.store import Store
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+#: The stages that may fail because of what was published, which is marked.
+_OF_PUBLISHED = ("layer", "explode", "metadata", "sandbox", "image")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         messages.set_up(os.environ)
         options.run(options)
+        if options.stage in _OF_PUBLISHED:
+            from sregistry import failure
+
+            failure.forget([options.output])
     except SregistryError as error:
+        if options.stage in _OF_PUBLISHED:
+            from sregistry import failure
+
+            failure.note(options.output, error)
         return report(error)
     except OSError as error:
         return report(from_oserror(error, StoreError, options.stage))
@@ -102,7 +112,7 @@ def _pattern(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> None:
     """Resolve a reference. A refusal is written down: other images go on, `metadata` reports it."""
-    from sregistry import receipt
+    from sregistry import failure, receipt
     from sregistry.manifest import resolve
     from sregistry.oci import Digest, Platform
     from sregistry.secrets import overlay
@@ -121,6 +131,9 @@ def _manifest(options: argparse.Namespace) -> None:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
+    failure.forget(failure.outputs(output.parent))
+    for line in resolved.warnings:
+        say(f"warning: {resolved.uri}: {line}")
 
 
 def _change(options: argparse.Namespace) -> None:
@@ -205,67 +218,94 @@ def _pinned(path: Path) -> str | None:
 
 def _manifests(options: argparse.Namespace) -> None:
     """Gather the layers of all images, and which are SIFs; an image that could not be resolved has none."""
+    from collections import Counter
+
     from sregistry import receipt
+    from sregistry.claims import key
 
     layers = {}
-    sizes: dict[str, int | None] = {}
+    sizes: dict[str, list[int]] = {}
+    sources: dict[str, dict[tuple[str, ...], str]] = {}
     sifs = []
     for path in options.manifests:
         value = receipt.read(path)
-        found = {layer["digest"]: layer["size"] for layer in value.get("layers", ())}
-        layers[path.parent.name] = list(found)
-        # One manifest may know the size that another, of schema 1, does not.
-        sizes |= {digest: size for digest, size in found.items() if sizes.get(digest) is None}
+        image = path.parent.name
+        found = {layer["digest"]: layer for layer in value.get("layers", ())}
+        layers[image] = list(found)
+        for digest, layer in found.items():
+            sources.setdefault(digest, {}).setdefault(key(value, layer), image)
+            sizes.setdefault(digest, []).extend([] if layer["size"] is None else [layer["size"]])
         if value.get("kind") == "sif":
-            sifs.append(path.parent.name)
-    receipt.write(options.output, {"layers": layers, "sizes": sizes, "sifs": sifs})
+            sifs.append(image)
+    receipt.write(
+        options.output,
+        {
+            "layers": layers,
+            # One manifest may know the size that another, of schema 1, does not; and one may be wrong.
+            "sizes": {digest: Counter(said).most_common(1)[0][0] if said else None for digest, said in sizes.items()},
+            "sources": {digest: list(images.values()) for digest, images in sources.items()},
+            "sifs": sifs,
+        },
+    )
 
 
 def _layer(options: argparse.Namespace) -> None:
-    """Download one blob into the store."""
-    from sregistry import receipt
+    """Download one blob into the store, as one of the images that name it leads to it."""
+    from sregistry import claims, receipt
     from sregistry.inflate import is_estargz
-    from sregistry.layer import fetch
     from sregistry.oci import Digest
     from sregistry.secrets import overlay
     from sregistry.settings import registry
 
-    resolved, store = _resolved(options.manifest), _store(options)
+    digest, store = Digest(options.digest), _store(options)
     environ = overlay(os.environ)
-    settings = registry(resolved.client, environ, fallback=resolved.registry)
-    layer = resolved.layer(Digest(options.digest))
-    was = store.has(layer.blob.digest, layer.blob.size)
+
+    def connect(resolved: Resolved) -> RegistryClient:
+        return _client(registry(resolved.client, environ, fallback=resolved.registry), store, environ)
+
+    found = claims.read(options.manifest, digest)
+    was = any(store.has(digest, claim.layer.blob.size) for claim in found)
     start = time.monotonic()
     try:
-        with _client(settings, store, environ) as client:
-            made = fetch(client, resolved.reference, layer, store, connections=options.connections)
+        made = claims.fetch(found, store, connect, connections=options.connections)
         path = Path(made["holds"][0]["path"])
         with path.open("rb") as file:
             estargz = is_estargz(file)
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename} was removed meanwhile", hint="run again to fetch it anew") from error
-    receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
+    diff_id = claims.agreed(found)
+    receipt.write(
+        options.output, {**made, "diff_id": None if diff_id is None else str(diff_id), "estargz": estargz, "store": str(store.root)}
+    )
     there = was or store.root not in path.parents
     say(f"layer {_short(options.digest)}: {_amount(made['size']) + ', there already' if there else _rated(made['size'], start)}")
 
 
 def _explode(options: argparse.Namespace) -> None:
     """Inflate a layer and compress it as squashfs blocks."""
-    from sregistry import receipt
+    from sregistry import claims, proof, receipt
     from sregistry.cores import usable
-    from sregistry.explode import explode
+    from sregistry.explode import explode, unlike
     from sregistry.oci import Digest
 
     layer = receipt.read(options.layer)
     store = _store(options)
+    digest = Digest(layer["digest"])
     diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
+    if options.manifest:  # the receipt may be older than some of them
+        diff_id = claims.agreed(claims.read(options.manifest, digest))
     threads = min(options.threads, usable())
     path = Path(layer["holds"][0]["path"])
     compression = _compression(options)
     there = diff_id is not None and store.find_exploded(compression.variant, diff_id) is not None
+    # What is there may be another layer's, whose diff_id the config says.
+    trusted = diff_id if diff_id is None or not there or proof.known(store, digest, diff_id) else None
     start = time.monotonic()
-    made = explode(store, Digest(layer["digest"]), diff_id, compression, threads, path=path, limit=options.limit)
-    kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
+    made = explode(store, digest, trusted, compression, threads, path=path, limit=options.limit)
+    proof.keep(store, digest, Digest(made["diff_id"]))
+    if diff_id is not None and made["diff_id"] != str(diff_id):
+        raise unlike(f"layer {digest}", made["diff_id"], diff_id)
+    kept = {"digest": layer["digest"], "size": layer["size"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
     say(f"explode {_short(layer['digest'])}: {_amount(layer['size']) + ', there already' if there else _rated(layer['size'], start)}")
 
@@ -314,10 +354,17 @@ def _sandbox(options: argparse.Namespace) -> None:
             raise DigestMismatch(
                 f"{resolved.uri}: layer {layer.blob.digest} has diff_id {made['diff_id']}, not {layer.diff_id} as its config says"
             )
+        _sized(resolved, layer, made.get("size"))
         folders.append(made["path"])
         if layer.blob.estargz or made.get("estargz"):
             estargz.append(len(folders))  # the environment is below
     merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])], estargz).write(options.output)
+
+
+def _sized(resolved: Resolved, layer: Layer, size: int | None) -> None:
+    """Compare the size that an image says of a layer with that of the blob, None where it is not known. Raises DigestMismatch."""
+    if size is not None and layer.blob.size not in (None, size):
+        raise DigestMismatch(f"{resolved.uri}: layer {layer.blob.digest} has {size} bytes, not {layer.blob.size} as its manifest says")
 
 
 def _image(options: argparse.Namespace) -> None:
@@ -331,7 +378,7 @@ def _image(options: argparse.Namespace) -> None:
     start = time.monotonic()
     if resolved.kind == SIF:
         made = _taken(options, resolved)
-        receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+        receipt.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipt.hold(options.target)]})
         say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
         return
     if options.metadata is None or options.sandbox is None:
@@ -369,7 +416,7 @@ def _image(options: argparse.Namespace) -> None:
         )
         if made["lost"]:
             say(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
-    receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+    receipt.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipt.hold(options.target)]})
     say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
 
 
@@ -384,6 +431,7 @@ def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
     if options.sif is None:
         raise UsageError(f"{resolved.uri} is a SIF in the registry: --sif is needed")
     layer = receipt.read(options.sif)
+    _sized(resolved, resolved.layers[0], layer["size"])
     blob = Path(layer["holds"][0]["path"])
     ours = Path(layer["store"]) in blob.parents
     try:
@@ -551,13 +599,15 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("manifests", type=Path, nargs="*", metavar="FILE")
     stage.set_defaults(run=_manifests)
 
-    stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")
+    stage = stages.add_parser("layer", parents=[cache, output], help="download a layer")
+    stage.add_argument("--manifest", type=Path, required=True, nargs="+", metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--digest", required=True)
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time, for a large layer")
     stage.set_defaults(run=_layer)
 
     stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")
     stage.add_argument("--layer", type=Path, required=True, metavar="FILE", help="receipt of the layer")
+    stage.add_argument("--manifest", type=Path, nargs="*", default=[], metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--threads", type=int, default=1, metavar="N")
     stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
     stage.set_defaults(run=_explode)

@@ -7,6 +7,7 @@
 <root>/ingest/                            what is being written: partial blobs, workspaces
 <root>/locks/                             one lock file an object that is being made
 <root>/leases/                            one a running workflow
+<root>/proofs/                            which blob has which diff_id; see `proof`
 <root>/pace/                              how fast each registry may be asked
 ```
 

@@ -99,7 +99,7 @@ try:
     CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
     # All images, those of patterns as far as their lists are there.
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
-    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
+    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh, again=workflow.is_main_process)
     if workflow.is_main_process:
         for line in configuration.warnings(PLAN, os.environ):
             if messages.shown(messages.Level.WARNING):
@@ -375,6 +375,8 @@ def read_gathered(path, time):
     value = json.loads(Path(path).read_text())
     # Of several images that have a layer, the first.
     value["images"] = {digest: image for image, digests in reversed(value["layers"].items()) for digest in digests}
+    # The images that say different things of a layer, or would fetch it elsewhere.
+    value["sources"] = {**{digest: [image] for digest, image in value["images"].items()}, **value.get("sources", {})}
     known = [size for size in value["sizes"].values() if size is not None]
     value["bytes"] = sum(known)
     # One of unknown size counts as those that are known do on average.
@@ -399,9 +401,9 @@ def manifest_of_image(wildcards):
     return f"{RESULTS}/{wildcards.image}/manifest.json"
 
 
-def manifest_of_layer(wildcards):
-    """A manifest that names the layer."""
-    return f"{RESULTS}/{gathered('images')[wildcards.digest]}/manifest.json"
+def manifests_of_layer(wildcards):
+    """The manifests that name the layer, one for each thing that is said of it; a command line has no room for thousands."""
+    return [f"{RESULTS}/{image}/manifest.json" for image in gathered("sources")[wildcards.digest][:100]]
 
 
 def exploded_layers(wildcards):

@@ -5,7 +5,7 @@
 
 rule layer:
     input:
-        manifest=ancient(manifest_of_layer),
+        manifests=ancient(manifests_of_layer),
     output:
         "results/layer/{digest}.json",
     log:
@@ -33,13 +33,14 @@ rule layer:
     message:
         "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
-        "{params.python} -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
+        "{params.python} -m sregistry.stage layer --manifest {input.manifests:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
         " --connections {resources.network} --output {output:q} 2> {log:q}"
 
 
 rule explode:
     input:
         layer=ancient("results/layer/{digest}.json"),
+        manifests=ancient(manifests_of_layer),
     output:
         "results/explode/{digest}.{variant}.json",
     log:
@@ -68,6 +69,6 @@ rule explode:
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --manifest {input.manifests:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"
