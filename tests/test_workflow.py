@@ -260,6 +260,28 @@ def test_many_images_share_layers_and_failures_are_their_own(place: Place) -> No
     assert len(place.uris()) == 4
 
 
+def test_an_image_that_is_wrong_about_a_shared_layer_fails_alone(place: Place) -> None:
+    shared = layer([file(b"shared", b"shared")])
+    place.layout.tag("demo/a-bad:1", place.layout.image([shared], {"Cmd": ["/a"]}, diff_ids=[f"sha256:{'0' * 64}"]))
+    place.layout.tag("demo/good:1", place.layout.image([shared], {"Cmd": ["/b"]}))
+    done = place.run("uri=[demo/a-bad:1,demo/good:1]")
+    assert (done.code, place.names(), len(done.errors)) == (1, ["demo-good:1.sif"], 1), done.text
+    assert re.fullmatch(r"demo/a-bad:1: layer sha256:\w+ has diff_id sha256:\w+, not sha256:0+ as its config says", done.errors[0])
+
+
+def test_a_tag_that_was_published_wrongly_is_asked_again(place: Place) -> None:
+    wrong = layer([file(b"a", b"a")])
+    place.layout.tag("demo/repaired:1", place.layout.image([wrong], {"Cmd": ["/a"]}, diff_ids=[f"sha256:{'0' * 64}"]))
+    assert place.run("uri=[demo/repaired:1,demo/tiny:1]").code == 1
+    place.layout.tag("demo/repaired:1", place.layout.image([wrong], {"Cmd": ["/a"]}))
+    place.asked("manifests")
+    assert place.run("uri=[demo/repaired:1,demo/tiny:1]").code == 0
+    assert place.asked("manifests") == ["1"]  # nobody asks for the other one again
+    assert place.names() == ["demo-repaired:1.sif", "demo-tiny:1.sif"]
+    place.layout.tag("demo/repaired:1", place.layout.tags()["demo/tiny:1"])
+    assert NOTHING in place.run("uri=[demo/repaired:1,demo/tiny:1]").text  # what was made is pinned
+
+
 def test_images_of_the_file_and_of_the_command_line(place: Place) -> None:
     place.layout.tag("demo/other:1", place.layout.tags()["demo/tiny:1"])
     (place.work / "config").mkdir()
