@@ -297,7 +297,10 @@ def test_the_record_of_an_old_image() -> None:
     descriptor = Descriptor(media_type=MediaType.SCHEMA1, digest=Digest.of(text.encode()), size=len(text))
     sizes = [Descriptor(media_type=MediaType.DOCKER_LAYER, digest=Digest.of(b""), size=size) for size in (7, None)]
     resolved = Resolved(
-        **dict.fromkeys(("uri", "client", "registry", "tag"), "x"),
+        uri="x",
+        client="x",
+        registry="x",
+        tag="x",
         repository="a/b",
         url="https://h/v2/a/b/manifests/1",
         digest=descriptor.digest,

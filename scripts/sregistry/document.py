@@ -117,6 +117,12 @@ def optional_text(item: Mapping[str, Any], name: str, key: str) -> str | None:
     return value
 
 
+def any_case(item: Mapping[str, Any], name: str) -> Any:
+    """Return a field as Go finds it: of the keys that are the name in any case, the last. Configs by hand have `cmd` and `env`."""
+    found = [value for key, value in item.items() if key.lower() == name.lower()]
+    return found[-1] if found else None
+
+
 def wrong(key: str, expected: str, got: object) -> NoReturn:
     """Refuse what stands at *key*."""
     raise DocumentError(f"{key}: expected {expected}, got {str(got)[:80]!r}" if got is not None else f"{key}: missing, expected {expected}")

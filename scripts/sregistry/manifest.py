@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sregistry.candidates import Document, Found, Search
+from sregistry.candidates import Document as Document  # noqa: PLC0414 - what `Resolved` is made of
+from sregistry.candidates import Found, Search
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci import Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Sif, parse_manifest
 from sregistry.platforms import BEYOND

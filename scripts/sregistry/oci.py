@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sregistry import limits, refusal
 from sregistry.digest import Digest as Digest  # noqa: PLC0414 - a part of the documents
-from sregistry.document import listed, load_json, optional_text, table, wrong
+from sregistry.document import any_case, listed, load_json, optional_text, table, wrong
 from sregistry.errors import DocumentError
 from sregistry.platforms import Platform as Platform  # noqa: PLC0414 - a part of the documents
 
@@ -347,7 +347,7 @@ class ImageConfig:
             wrong("rootfs.type", "'layers'", rootfs.get("type"))
         diff_ids = listed(rootfs.get("diff_ids") or [], "rootfs.diff_ids")
         inner = table(document.get("config") or {}, "config")
-        labels = table(_field(inner, "Labels") or {}, "config.Labels")
+        labels = table(any_case(inner, "Labels") or {}, "config.Labels")
         created = document.get("created")
         entrypoint = _words(inner, "Entrypoint")
         return cls(
@@ -372,12 +372,6 @@ def _has_rootfs(data: bytes) -> bool:
     return isinstance(rootfs, dict) and isinstance(rootfs.get("diff_ids"), list)
 
 
-def _field(item: Mapping[str, Any], name: str) -> Any:
-    """Return a field as Go finds it: the last key that is the name in any case. Nix and hand-written configs have `cmd`, `env` …"""
-    found = [value for key, value in item.items() if key.lower() == name.lower()]
-    return found[-1] if found else None
-
-
 def _label(value: object) -> str:
     """Return a label's text; as in Go, null is empty."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
@@ -388,7 +382,7 @@ def _words(item: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
     Old configs have a plain text in place of a list; null among words is an empty one, as in Go.
     """
-    value = _field(item, key)
+    value = any_case(item, key)
     if isinstance(value, str):
         value = [value]
     words = ["" if word is None else word for word in listed([] if value is None else value, f"config.{key}")]
