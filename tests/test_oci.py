@@ -100,7 +100,7 @@ def test_layer_types(kind: str) -> None:
         pytest.param({"artifactType": "application/x"}, "an artifact of type application/x; name an image", id="artifact-type"),
         pytest.param({"layers": [{**LAYER, "mediaType": None}]}, r"layers\[0\]: type none is no layer", id="layer-without-type"),
         pytest.param({"layers": [LAYER, {**LAYER, "mediaType": "a/b"}]}, r"layers\[1\]: type a/b is no layer", id="one-odd-layer"),
-        pytest.param({"layers": [LAYER] * 1001}, "layers: 1001, over the limit IMAGE_LAYERS of 1000", id="many-layers"),
+        pytest.param({"layers": [LAYER] * 1001}, "layers: 1001 items, over the limit IMAGE_LAYERS of 1000", id="many-layers"),
         pytest.param({"layers": [{**LAYER, "mediaType": "application/octet-stream"}]}, "application/octet-stream is no layer", id="layer"),
         *(
             pytest.param({"config": {**CONFIG, "mediaType": kind}}, rf"not a container image but {what} \({re.escape(kind)}\); ", id=what)
@@ -465,6 +465,11 @@ def test_an_odd_entry_harms_no_other(odd: object, named: str | None) -> None:
     (unsound,) = index.unsound
     assert (unsound.platform and str(unsound.platform)) == named
     assert str(unsound.error).startswith("manifests[0]") and len(str(unsound.error)) < 200
+
+
+def test_an_index_has_so_many_entries() -> None:
+    with pytest.raises(DocumentError, match="manifests: 10001 items, over the limit INDEX_ENTRIES of 10000"):
+        Index.parse({"manifests": [{}] * 10001})
 
 
 @pytest.mark.parametrize("platform", [None, {}, {"os": "", "architecture": ""}, {"architecture": None}])

@@ -503,6 +503,8 @@ class Client:
             raise InvalidReference(f"{uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
         with self._connect(settings) as connection, self._store() as store:
             resolved = resolve(connection, reference, wanted, store)
+        for line in resolved.warnings:
+            messages.logger().warning("%s: %s", resolved.uri, line)
         config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
         written = new_record(resolved, None, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)))
         kept, new = self.catalog.add(written)

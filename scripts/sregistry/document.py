@@ -123,6 +123,12 @@ def any_case(item: Mapping[str, Any], name: str) -> Any:
     return found[-1] if found else None
 
 
+def limited(key: str, count: int, name: str, limit: int) -> None:
+    """Refuse more than *limit* items at *key*; *name* is the limit's in `limits`."""
+    if count > limit:
+        raise DocumentError(f"{key}: {count} items, over the limit {name} of {limit}")
+
+
 def wrong(key: str, expected: str, got: object) -> NoReturn:
     """Refuse what stands at *key*."""
     raise DocumentError(f"{key}: expected {expected}, got {str(got)[:80]!r}" if got is not None else f"{key}: missing, expected {expected}")

@@ -19,8 +19,10 @@ JSON_DEPTH = 100
 JSON_DIGITS = 309
 #: bytes that a descriptor may declare; sizes have 63 bits in the image-spec
 DECLARED_SIZE = 0x7FFFFFFFFFFFFFFF
-#: layers of an image; overlayfs and Docker end at 127, and each is two jobs here
+#: layers of an image, and steps of its history in schema 1; overlayfs and Docker end at 127, and each is two jobs here
 IMAGE_LAYERS = 1000
+#: entries of an index; real ones have some dozens, and 4 MiB hold a million
+INDEX_ENTRIES = 10_000
 #: indexes inside each other; real images have one, seldom two
 INDEX_DEPTH = 4
 #: documents that are read in search of a platform; each is a request

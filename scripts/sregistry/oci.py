@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sregistry import limits, refusal
 from sregistry.digest import Digest as Digest  # noqa: PLC0414 - a part of the documents
-from sregistry.document import any_case, listed, load_json, optional_text, table, wrong
+from sregistry.document import any_case, limited, listed, load_json, optional_text, table, wrong
 from sregistry.errors import DocumentError
 from sregistry.platforms import Platform as Platform  # noqa: PLC0414 - a part of the documents
 
@@ -174,7 +174,9 @@ class Index:
         """Read an index. Raises DocumentError: it has no list of entries."""
         sound: list[Descriptor] = []
         unsound: list[Unsound] = []
-        for i, item in enumerate(_items(document, "manifests")):
+        items = _items(document, "manifests")
+        limited("manifests", len(items), "INDEX_ENTRIES", limits.INDEX_ENTRIES)
+        for i, item in enumerate(items):
             try:
                 sound.append(Descriptor.parse(item, f"manifests[{i}]"))
             except DocumentError as error:
@@ -228,8 +230,7 @@ class Manifest:
         """
         config = Descriptor.parse(document.get("config"), "config")
         items = _items(document, "layers")
-        if len(items) > limits.IMAGE_LAYERS:
-            raise DocumentError(f"layers: {len(items)}, over the limit IMAGE_LAYERS of {limits.IMAGE_LAYERS}")
+        limited("layers", len(items), "IMAGE_LAYERS", limits.IMAGE_LAYERS)
         layers = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(items))
         artifact = optional_text(document, "artifactType", "") or ""
         media_type = _media_type(document.get("mediaType") or MediaType.OCI_MANIFEST, "mediaType")
