@@ -50,6 +50,7 @@ def explode(
     *,
     path: Path | None = None,
     limit: int | None = None,
+    begun: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Explode the layer *blob*, unless the store has it, and return the receipt.
 
@@ -62,6 +63,7 @@ def explode(
         threads: of compression; the result does not depend on it.
         path: of the blob, if it is in a further store.
         limit: bytes that the layer may have uncompressed, with the holes of sparse files; no part of the key.
+        begun: called if the layer is not there yet.
 
     Raises:
         LayerError: the stream can't be read, or is over the limit.
@@ -92,6 +94,7 @@ def explode(
     known = diff_id
 
     def run() -> None:
+        begun()
         with reading() as file:
             _explode(store, file, name, known, compression, threads, limit)
 

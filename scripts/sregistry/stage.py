@@ -297,17 +297,20 @@ def _explode(options: argparse.Namespace) -> None:
     threads = min(options.threads, usable())
     path = Path(layer["holds"][0]["path"])
     compression = _compression(options)
-    there = diff_id is not None and store.find_exploded(compression.variant, diff_id) is not None
-    # What is there may be another layer's, whose diff_id the config says.
-    trusted = diff_id if diff_id is None or not there or proof.known(store, digest, diff_id) else None
+    begun: list[bool] = []
     start = time.monotonic()
-    made = explode(store, digest, trusted, compression, threads, path=path, limit=options.limit)
+    how: dict[str, Any] = {"path": path, "limit": options.limit, "begun": lambda: begun.append(True)}
+    made = explode(store, digest, diff_id, compression, threads, **how)
+    if diff_id is not None and not begun and not proof.known(store, digest, diff_id):
+        # What was there may be another layer's, whose diff_id the config says: the bytes decide.
+        made = explode(store, digest, None, compression, threads, **how)
+        if made["diff_id"] != str(diff_id):
+            raise unlike(f"layer {digest}", made["diff_id"], diff_id)
     proof.keep(store, digest, Digest(made["diff_id"]))
-    if diff_id is not None and made["diff_id"] != str(diff_id):
-        raise unlike(f"layer {digest}", made["diff_id"], diff_id)
     kept = {"digest": layer["digest"], "size": layer["size"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
-    say(f"explode {_short(layer['digest'])}: {_amount(layer['size']) + ', there already' if there else _rated(layer['size'], start)}")
+    said = _rated(layer["size"], start) if begun else f"{_amount(layer['size'])}, there already"
+    say(f"explode {_short(layer['digest'])}: {said}")
 
 
 def _metadata(options: argparse.Namespace) -> None:
