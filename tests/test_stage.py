@@ -156,8 +156,9 @@ def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.M
     for _ in range(2):  # a second failure does not lose it
         resolve()
     assert "error" in receipt.read(Path("r/manifest.json"))
-    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json")
+    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "r/metadata.json")
     assert Path("r/manifest.json").read_text() == before
+    assert failure.unmade(Path(), [("r", "v")]) == set()  # nothing is known against it
 
 
 class Sharing:
@@ -270,6 +271,9 @@ def test_what_was_published_wrongly_is_marked(root: Path) -> None:
     assert unmade() == set()
     assert it.sandbox("diff-id") == 1
     assert unmade() == {"diff-id"}
+    receipt.write(Path("results/diff-id/image.json"), {"manifest": receipt.read(Path("results/diff-id/manifest.json"))["digest"]})
+    assert unmade() == set()  # it was made once: what its tag means stays
+    Path("results/diff-id/image.json").unlink()
     resolve("demo/diff-id:1", "results/diff-id/manifest.json")  # it was asked again
     assert unmade() == set()
 

@@ -55,18 +55,19 @@ def unmade(results: Path, keys: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def _failed(folder: Path, variant: str, layers: set[str]) -> bool:
-    if any(output.with_suffix(_ENDING).exists() for output in outputs(folder)):
-        return True
-    if not layers:
+    own = any(output.with_suffix(_ENDING).exists() for output in outputs(folder))
+    if not own and not layers:
         return False
-    with contextlib.suppress(SregistryError, KeyError, TypeError):
+    try:
         manifest = receipt.read(folder / "manifest.json")
         names = {str(layer["digest"]) for layer in manifest["layers"]}
-        if layers.isdisjoint({*names, *(f"{name}.{variant}" for name in names)}):
-            return False
-        try:
-            made = receipt.read(folder / "image.json")
-        except SregistryError:
-            return True
-        return bool(made.get("manifest", manifest["digest"]) != manifest["digest"])
-    return False
+        digest = manifest["digest"]
+    except (SregistryError, KeyError, TypeError):  # it is asked for anyway
+        return False
+    if not own and layers.isdisjoint({*names, *(f"{name}.{variant}" for name in names)}):
+        return False
+    try:
+        made = receipt.read(folder / "image.json")
+    except SregistryError:
+        return True
+    return bool(made.get("manifest", digest) != digest)

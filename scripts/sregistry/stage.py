@@ -36,6 +36,10 @@ _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 _OF_PUBLISHED = ("layer", "explode", "metadata", "sandbox", "image")
 
 
+class _Unresolved(SregistryError):
+    """What the manifest stage wrote down in place of a manifest: the tag is asked again anyway, or was pinned before and is good."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return its exit code."""
     options = _parser().parse_args(arguments)
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             failure.forget([options.output])
     except SregistryError as error:
-        if options.stage in _OF_PUBLISHED:
+        if options.stage in _OF_PUBLISHED and not isinstance(error, _Unresolved):
             from sregistry import failure
 
             failure.note(options.output, error)
@@ -497,11 +501,12 @@ def _resolved(path: Path) -> Resolved:
 
     try:
         return Resolved.read(path)
-    except SregistryError:
+    except SregistryError as error:
         value = receipt.read(path)
-        if "error" in value:
-            receipt.discard(path, value)
-        raise
+        if "error" not in value:
+            raise
+        receipt.discard(path, value)
+        raise _Unresolved(error.message, hint=error.hint) from error
 
 
 def _store(options: argparse.Namespace) -> Store:
