@@ -42,11 +42,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: the path with its query, the headers, and the body of a POST."""
+    """One request: the path with its query, the headers, the body of a POST, and the request line as it came."""
 
     path: str
     headers: Message
     body: bytes = b""
+    line: str = ""
 
     @property
     def authorization(self) -> str | None:
@@ -101,8 +102,11 @@ class Scripted:
     def paths(self) -> list[str]:
         return [asked.path for asked in self.asked]
 
+    def lines(self) -> list[str]:
+        return [asked.line for asked in self.asked]
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = Asked(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"] or 0)))
+        asked = Asked(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"] or 0)), handler.requestline)
         self.asked.append(asked)
         answer = self.routes.get(handler.path, self.routes.get(handler.path.partition("?")[0], Reply(404, b"404 page not found")))
         if isinstance(answer, list):
