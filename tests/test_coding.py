@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -104,10 +105,8 @@ def test_a_coding_is_undone_in_steps_of_its_input() -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate", "zstd"]))
 def test_any_bytes_are_read_to_their_end_or_refused(data: bytes, coding: str) -> None:
-    try:
+    with contextlib.suppress(CodingError):
         plain(data, (coding,), 1000)
-    except CodingError:
-        pass
 
 
 @given(st.binary(max_size=5000), st.integers(1, 50))

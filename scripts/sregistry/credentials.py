@@ -32,6 +32,7 @@ from urllib.parse import quote, quote_plus
 from sregistry.errors import ConfigError
 from sregistry.registries import owners, rows
 from sregistry.settings import RegistrySettings
+from sregistry.terminal import printable
 
 #: Seconds that a credential helper may take: it may ask for a passphrase.
 HELPER_TIME = 60.0
@@ -315,7 +316,7 @@ def _ask_helper(program: str, server: str, environ: Mapping[str, str], limit: fl
         said = (done.stdout.strip() or done.stderr.strip()).decode(errors="replace")
         if _NOT_FOUND in said:
             return None
-        words = "".join(c if c.isprintable() else " " for c in said)[:120]
+        words = printable(" ".join(said.split()))[:120]
         raise _HelperError(f"{program} failed ({done.returncode})" + (f": {words}" if words else ""))
     try:
         answer = json.loads(done.stdout)

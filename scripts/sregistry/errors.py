@@ -29,6 +29,8 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from sregistry.terminal import printable
+
 
 class SregistryError(Exception):
     """Anything that went wrong for a reason the user can understand."""
@@ -41,9 +43,9 @@ class SregistryError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """One line: the message and, after a semicolon, the hint."""
+        """One printable line: the message and, after a semicolon, the hint."""
         text = f"{self.message}; {self.hint}" if self.hint else self.message
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
 
 class UsageError(SregistryError):

@@ -23,6 +23,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from sregistry.errors import ConfigError
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     import logging
@@ -117,4 +118,4 @@ def logger() -> logging.Logger:
 
 
 def _print(record: logging.LogRecord) -> None:
-    print(f"{record.levelname} {' '.join(record.getMessage().split())}", file=sys.stderr, flush=True)
+    print(f"{record.levelname} {printable(' '.join(record.getMessage().split()))}", file=sys.stderr, flush=True)

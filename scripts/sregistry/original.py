@@ -28,6 +28,7 @@ from sregistry.facts import facts
 from sregistry.intake import Skipped
 from sregistry.record import TIME, Record
 from sregistry.reference import DEFAULT_TAG, Reference
+from sregistry.terminal import printable
 
 _MAGIC = b"SQLite format 3\0"
 #: What SQLite may leave beside a database, which belongs to it.
@@ -111,11 +112,7 @@ def _record(row: Mapping[str, Any]) -> Record | Skipped:
         why = f"its image can't be read: {error.strerror}"
     if isinstance(row["name"], str):
         what += f" ({row['name']})"
-    return Skipped(what=_printable(what), why=_printable(why))
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return Skipped(what=printable(what), why=printable(why))
 
 
 class _Bad(Exception):

@@ -35,6 +35,7 @@ from sregistry.errors import DocumentError, InvalidReference, RegistryError, Sre
 from sregistry.oci import Descriptor, Digest, parse_manifest
 from sregistry.reference import Reference
 from sregistry.store import Store
+from sregistry.terminal import printable
 
 _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<target>[^/]+)")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -74,7 +75,7 @@ def run(root: Path, host: str, port: int, *, log: TextIO | None = None) -> int:
     with serve(Store(root), host, port, log=log) as server:
         print(f"serving {root} on http://{server.address}", file=log, flush=True)
         for name, tags in sorted(server.names().items()):
-            print(f"  {server.address}/{name}: {', '.join(sorted(tags))}", file=log, flush=True)
+            print(printable(f"  {server.address}/{name}: {', '.join(sorted(tags))}"), file=log, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     return 0
@@ -295,8 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Write the request's line to the server's log; control characters are shown, not obeyed."""
         if self.server.log is not None:
-            line = "".join(c if c.isprintable() else "?" for c in format % args)
-            print(f"{self.address_string()} {line}", file=self.server.log, flush=True)
+            print(f"{self.address_string()} {printable(format % args)}", file=self.server.log, flush=True)
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sregistry import messages
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
 from sregistry.pulse import say
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
@@ -185,7 +186,7 @@ def _refresh(options: argparse.Namespace) -> None:
     patterns = [TagChange.parse(value) for value in values if "platform" not in value]
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
     receipt.write(options.output, value)
-    print("\n".join(told(images, patterns)), flush=True)
+    print("\n".join(map(printable, told(images, patterns))), flush=True)
     errors = [item.error for item in patterns if item.status == FAILED] + [item.error for item in images if item.status == FAILED]
     if errors:
         more = f" (and {len(errors) - 1} more, above)" if len(errors) > 1 else ""

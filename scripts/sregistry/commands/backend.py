@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
     from sregistry.registries import Row
@@ -112,9 +114,9 @@ def _ls(options: argparse.Namespace) -> None:
         print(f"Nothing is kept for {options.name or 'any backend'} in {path}.", file=sys.stderr)
     for name, values in found.items():
         marks = [*(["active"] if name == document.get(secrets.ACTIVE) else []), *([] if name in rows() else ["not used"])]
-        print(name + (f" ({', '.join(marks)})" if marks else ""))
+        print(printable(name) + (f" ({', '.join(marks)})" if marks else ""))
         for key, value in sorted(values.items()):
-            print(f"  {key}={value}")
+            print(printable(f"  {key}={value}"))
 
 
 def _status(_: argparse.Namespace) -> None:
@@ -124,9 +126,9 @@ def _status(_: argparse.Namespace) -> None:
     document = secrets.read(_file()) or {}
     print("[backend status]")
     print(f"There are {len(secrets.backends(document))} clients found in secrets.")
-    print(f"active: {document.get(secrets.ACTIVE) or 'none'}")
+    print(printable(f"active: {document.get(secrets.ACTIVE) or 'none'}"))
     if os.environ.get(secrets.ACTIVE):
-        print(f"{secrets.ACTIVE}={os.environ[secrets.ACTIVE]} in the environment goes before it.", file=sys.stderr)
+        print(printable(f"{secrets.ACTIVE}={os.environ[secrets.ACTIVE]} in the environment goes before it."), file=sys.stderr)
 
 
 def _activate(options: argparse.Namespace) -> None:

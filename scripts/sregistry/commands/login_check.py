@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     environ = overlay(os.environ)
     client = Settings.load(file=from_file(), environ=environ).client
     found = check(options.registry or client, client, environ)
-    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(found.lines()))
+    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(map(printable, found.lines())))
     if found.error:
         sys.stdout.flush()
         raise found.error

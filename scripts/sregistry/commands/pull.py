@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable, result
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -51,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
         if outcome.record is None:
             continue
         if options.quiet:
-            print(outcome.record.location)
+            print(result(outcome.record.location))
             continue
         if outcome.change:
-            print(f"[container][{outcome.change}] {outcome.record.uri}")
-        print(f"Success! {outcome.record.location}")
+            print(printable(f"[container][{outcome.change}] {outcome.record.uri}"))
+        print(printable(f"Success! {outcome.record.location}"))
     sys.stdout.flush()
     for error in dict.fromkeys(error for outcome in outcomes for error in outcome.errors):
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
     return int(any(outcome.errors for outcome in outcomes))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -24,4 +25,4 @@ def run(options: argparse.Namespace) -> None:
     """Rename it."""
     client = open_client(options)
     old = client.find(options.uri).uri
-    print(f"[rename] {old} => {client.rename(options.uri, options.new).uri}")
+    print(printable(f"[rename] {old} => {client.rename(options.uri, options.new).uri}"))

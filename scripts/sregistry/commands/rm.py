@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -25,4 +26,4 @@ def run(options: argparse.Namespace) -> None:
     for uri in options.uri:
         name = client.find(uri).uri
         client.rm(uri)
-        print(f"[rm] {name}")
+        print(printable(f"[rm] {name}"))

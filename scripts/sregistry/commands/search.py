@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if not found:
         raise RegistryError(f"{options.query}: nothing matches", hint="a word, or a pattern with '*', matches more")
     shown = found[-options.limit :] if options.limit else found
-    print(json.dumps(shown, indent=4) if options.json else "\n".join(shown))
+    print(json.dumps(shown, indent=4) if options.json else "\n".join(map(printable, shown)))
     if len(shown) < len(found) and not options.quiet:
         print(f"The last {len(shown)} of {len(found)}.", file=sys.stderr)
 

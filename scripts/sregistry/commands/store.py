@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
     from sregistry.store import Store
@@ -69,7 +71,7 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps([finding.json() for finding in findings], indent=4))
     else:
         for finding in findings:
-            print(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}")
+            print(printable(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}"))
         print(f"{store.root}: {count} objects checked, {len(findings)} findings")
     return int(any(not finding.repaired for finding in findings))
 
@@ -89,7 +91,7 @@ def _clean(options: argparse.Namespace) -> None:
         return
     verb = "would be removed" if options.dry_run else "removed"
     for item in removed:
-        print(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)")
+        print(printable(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)"))
     print(f"{store.root}: {len(removed)} objects {verb}, {sum(item.size for item in removed) / 1e6:.1f} MB")
 
 

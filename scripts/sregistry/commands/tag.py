@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -28,4 +29,4 @@ def run(options: argparse.Namespace) -> None:
     """Name it."""
     client = open_client(options)
     old = client.find(options.uri).uri
-    print(f"[tag] {old} => {client.tag(options.uri, options.new).uri}")
+    print(printable(f"[tag] {old} => {client.tag(options.uri, options.new).uri}"))
