@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import AuthenticationError, DigestMismatch, DocumentError, RegistryError, TransferError
@@ -171,6 +174,49 @@ def test_documents_have_a_limit(server: Scripted) -> None:
         get(server)
     with client(server.host) as it, pytest.raises(DocumentError, match="over the limit"):
         it.get_document(reference(server), blob(bytes(MAX_DOCUMENT + 1)))
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstandard.compress), ("br", bytes), ("GZIP, identity", gzip.compress)],
+)
+def test_documents_that_a_server_compresses(server: Scripted, coding: str, pack: Any) -> None:
+    coded = [("Content-Encoding", coding)]
+    config = b'{"a":1}'
+    server.routes |= {TAG: Reply(200, pack(MANIFEST), coded), blob_path(config): Reply(200, pack(config), coded)}
+    server.routes[f"/v2/demo/tiny/manifests/{DIGEST}"] = Reply(200, pack(MANIFEST), coded)
+    with client(server.host) as it:
+        assert it.get_manifest(reference(server)).data == MANIFEST
+        assert it.get_manifest(reference(server), DIGEST).data == MANIFEST
+        assert it.get_document(reference(server), blob(config)) == config
+
+
+def test_all_that_is_read_of_a_server_that_compresses(server: Scripted) -> None:
+    coded = [("Content-Encoding", "gzip")]
+
+    def reply(asked: Asked) -> Reply:
+        if asked.authorization == "Bearer t":
+            return Reply(404, gzip.compress(json_errors("MANIFEST_UNKNOWN", "gone")), coded)
+        return Reply(401, gzip.compress(b"{}"), [*coded, *bearer(f"{server.url}/token").items()])
+
+    server.routes |= {TAG: reply, "/token": Reply(200, gzip.compress(b'{"token":"t"}'), coded)}
+    with pytest.raises(RegistryError, match="has no image demo/tiny:1 .*MANIFEST_UNKNOWN: gone"):
+        get(server)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "words"),
+    [
+        (b"\x0b\x03", "br", "sends demo/tiny:1 in the content coding 'br', which was not asked for; the registry or a proxy is broken"),
+        (b"\x1f\x8bx", "gzip", "sends demo/tiny:1 as (damaged gzip data|gzip data that ends too early); the registry or a proxy"),
+        (gzip.compress(b" " * (MAX_DOCUMENT + 1)), "gzip", f"sends more than {MAX_DOCUMENT} bytes for demo/tiny:1"),
+    ],
+)
+def test_documents_in_a_coding_that_can_not_be_undone(server: Scripted, body: bytes, coding: str, words: str) -> None:
+    server.routes[TAG] = Reply(200, body, [("Content-Encoding", coding)])
+    with pytest.raises(RegistryError, match=words):
+        get(server)
+    assert len(server.asked) == 1
 
 
 # --- login ---------------------------------------------------------------------------------------

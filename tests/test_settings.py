@@ -237,7 +237,7 @@ def test_the_working_folder_adds_and_replaces_registries(own: Path) -> None:
         "quay: {base: quay.example}\n"
     )
     assert clients() == ("nvidia", "docker", "quay", "ghcr", "oci", "oras", "my-lab")
-    settings, reference = locate("my-lab://tool:1", "nvidia", {"LAB_KEY": "secret", "SREGISTRY_MY_LAB_TOKEN": "unused"})
+    settings, reference = locate("my-lab://tool:1", "nvidia", {"LAB_KEY": "secret", "SREGISTRY_TOKEN_VARIABLES": "LAB_KEY"})
     assert str(reference) == "lab.example:5000/team/tool:1"
     assert settings == RegistrySettings(
         client="my-lab",

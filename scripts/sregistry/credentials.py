@@ -30,7 +30,7 @@ from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 from sregistry.errors import ConfigError
-from sregistry.registries import owners, rows
+from sregistry.registries import OWN, owners, packaged, rows, variable
 from sregistry.settings import RegistrySettings
 from sregistry.terminal import printable
 
@@ -108,7 +108,7 @@ def secrets(credentials: Credentials) -> list[str]:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what other people's programs may know of an environment: nothing of our own, and no password."""
-    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in rows().values()}
+    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in (*packaged().values(), *rows().values())}
     return {name: value for name, value in environ.items() if not name.startswith("SREGISTRY_") and name not in withheld}
 
 
@@ -135,6 +135,10 @@ class Keyring:
             ConfigError: a source is broken; the message names it and shows nothing of it.
         """
         key = host, repository
+        if self._settings.exposed and host == self._settings.base:
+            switch = variable(self._settings.client, "NOHTTPS")
+            self._problems[f"nothing secret is sent over plain http because of {OWN}: export {switch}=yes"] = None
+            return None
         if key not in self._found:
             sources = (self._own(host), self._hub(host), self._pair(host), self._stored(host, repository), self._netrc(host))
             self._found[key] = next((found for source in sources for found in source), None)
@@ -146,8 +150,8 @@ class Keyring:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What kept helpers from giving credentials: it matters when a registry refuses."""
-        return tuple(self._problems)
+        """What kept credentials from being given: it matters when a registry refuses."""
+        return (*([self._settings.withheld] if self._settings.withheld else []), *self._problems)
 
     def secrets(self) -> list[str]:
         """Return everything found so far that must not show up."""
@@ -156,7 +160,7 @@ class Keyring:
 
     def _own(self, host: str) -> Iterator[Credentials]:
         settings = self._settings
-        if settings.token and host == settings.base:
+        if settings.token and host == settings.base and not settings.exposed:
             yield _password(settings.token_variable, settings.username or "token", settings.token)
 
     def _hub(self, host: str) -> Iterator[Credentials]:
@@ -164,9 +168,14 @@ class Keyring:
             yield from self._variables("SREGISTRY_DOCKERHUB_")
 
     def _pair(self, host: str) -> Iterator[Credentials]:
-        """A user name that is one registry's by definition goes there only, and no other goes there: an NGC key is not Docker Hub's."""
-        literal = {row.username for row in owners(host, self._environ) if row.username}
-        taken = {row.username for row in rows().values() if row.username}
+        """A user name that is one registry's by definition goes there only, and no other goes there: an NGC key is not Docker Hub's.
+
+        A row of the working folder can't have a name that the package gives to another registry.
+        """
+        fixed = {row.username for row in packaged().values() if row.username}
+        mine = [*(row for row in packaged().values() if host in row.names), *owners(host, self._environ)]
+        literal = {row.username for row in mine if row.username and not (row.own and row.username in fixed)}
+        taken = fixed | {row.username for row in rows().values() if row.username}
         for prefix in _PAIRS:
             for found in self._variables(prefix):
                 if found.username in literal if literal else found.username not in taken:
@@ -236,12 +245,13 @@ class Keyring:
         return [key for _, _, key in sorted(found)]
 
     def _names(self, host: str) -> list[str]:
-        """Return all names of a host's registry: Docker Hub has three."""
-        more = [name for row in rows().values() if host in row.names for name in row.names]
+        """Return all names of a host's registry: Docker Hub has three. What a row of the working folder calls a host opens nothing."""
+        more = [name for row in packaged().values() if host in row.names for name in row.names]
         return list(dict.fromkeys([host, *more]))
 
     def _is_hub(self, host: str) -> bool:
-        return self._settings.client == "docker" and host == self._settings.base
+        known = (*packaged()["docker"].names, self._environ.get(variable("docker", "BASE")))
+        return self._settings.client == "docker" and host == self._settings.base and host in known
 
     def _helper(self, name: object, host: str, path: Path) -> Iterator[Credentials]:
         """Ask a credential helper; what goes wrong is kept for the case that nothing else helps."""

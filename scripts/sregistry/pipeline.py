@@ -37,7 +37,7 @@ from sregistry.lease import lease
 from sregistry.manifest import Resolved
 from sregistry.progress import LOOK, Display, Tracker
 from sregistry.record import Record, record
-from sregistry.registries import OWN
+from sregistry.registries import OWN, own_file
 from sregistry.secrets import overlay
 from sregistry.settings import DISABLE_CACHE, Settings, flag
 from sregistry.store import Store
@@ -157,7 +157,7 @@ def _key(entries: Sequence[Mapping[str, Any]], settings: Settings, *, no_cache: 
     if no_cache:
         config["cache"] = None
     config["images"] = sorted(json.dumps(dict(entry), sort_keys=True) for entry in entries)
-    own = OWN.read_text(errors="replace") if OWN.is_file() else ""
+    own = (own_file() or b"").decode(errors="replace")
     text = json.dumps([__version__, config, settings.disable, own], sort_keys=True)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:20]
 
@@ -167,7 +167,7 @@ def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -
     """Hold the state folder *key*; old ones are removed afterwards."""
     root = _root(environ)
     state = root / key
-    own = OWN.read_bytes() if OWN.is_file() else None
+    own = own_file()
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -177,6 +177,7 @@ def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -
             (state / OWN.parent).mkdir(parents=True, exist_ok=True)
             if own is not None:
                 (state / OWN).write_bytes(own)
+                (state / OWN).chmod(0o644)  # whatever the umask: what others may write is not obeyed
             shutil.rmtree(state / "logs", ignore_errors=True)
             os.utime(state)
         except OSError as error:

@@ -28,7 +28,7 @@ from typing import Any, cast
 from sregistry import messages
 from sregistry.errors import ConfigError, from_oserror
 from sregistry.lease import lease
-from sregistry.registries import Row, rows, variable
+from sregistry.registries import TOKEN_VARIABLES, Row, rows, variable
 from sregistry.settings import CLIENT_SECRETS, VARIABLES, flag, platform, registry
 from sregistry.store import write_atomic
 
@@ -83,6 +83,8 @@ def overlay(environ: Mapping[str, str]) -> dict[str, str]:
             if key in variables(row) and not environ.get(key) and value != "":
                 try:
                     found[key] = check(row, key, value)
+                    if key == row.token:  # who keeps it here wants it sent
+                        found[TOKEN_VARIABLES] = f"{found.get(TOKEN_VARIABLES, '')},{key}"
                 except ConfigError:
                     hint = f"sregistry backend add {name} {key} VALUE, or remove {name} {key}"
                     raise ConfigError(f"{path}: {name}: {key} has a value that can't be used", hint=hint) from None
@@ -182,7 +184,7 @@ def check(row: Row, key: str, value: object) -> str:
     elif key in ("SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE"):
         platform(f"linux/{value}" if key.endswith("ARCHITECTURE") else f"{value}/amd64", key)
     else:
-        registry(row.client, {variable(row.client, "BASE"): row.base, key: value})
+        registry(row.client, {variable(row.client, "BASE"): row.base, TOKEN_VARIABLES: row.token, key: value})
     return value.strip()
 
 

@@ -20,10 +20,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sregistry.address import is_loopback
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError
+from sregistry.messages import warn
 from sregistry.oci import Platform
-from sregistry.registries import is_host, owners, rows, variable
+from sregistry.registries import is_host, owners, rows, variable, withheld
 
 #: Format → ending of the file's name.
 FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
@@ -79,7 +81,7 @@ _TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "
 class RegistrySettings:
     """How to reach one registry; `token` is read from the variable `token_variable`.
 
-    `rate` is in requests a second, None without a limit.
+    `rate` is in requests a second, None without a limit. `withheld` says why the token is None although there is one.
     """
 
     client: str
@@ -92,6 +94,10 @@ class RegistrySettings:
     token_variable: str
     verify: bool = True
     rate: float | None = None
+    #: Why no token is sent, where there is one.
+    withheld: str | None = field(default=None, compare=False)
+    #: Whether nothing secret goes to `base`: only a row of the working folder has it asked over plain http.
+    exposed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -324,6 +330,10 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     base = own if row.base or not fallback else fallback
     # The token of a client of any host is for the host that _BASE names, not for whatever a reference does.
     token = (environ.get(row.token) or "").strip() or None if base == own else None
+    kept = withheld(row, own, environ) if token else None
+    if kept:
+        warn(kept)
+        token = None
     if token and not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{row.token}: holds characters that no token has", hint="export it again, without blanks or line ends")
     username = environ.get(variable(client, "USERNAME")) or row.username
@@ -333,17 +343,20 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", version):
         raise ConfigError(f"{variable(client, 'VERSION')}: {version!r} is no version", hint="such as v2")
     switch = environ.get(variable(client, "NOHTTPS")) or ""
+    https = not flag(switch, variable(client, "NOHTTPS")) if switch else row.https
     return RegistrySettings(
         client=client,
         base=_host(base, variable(client, "BASE")),
         collection=row.collection,
-        https=not flag(switch, variable(client, "NOHTTPS")) if switch else row.https,
+        https=https,
         version=version,
         username=username,
         token=token,
         token_variable=row.token,
         verify=not unverified(environ),
         rate=row.rate,
+        withheld=kept,
+        exposed=row.own and not https and not switch and not is_loopback(f"//{base}"),
     )
 
 

@@ -229,7 +229,7 @@ def _layer(options: argparse.Namespace) -> None:
     from sregistry.layer import fetch
     from sregistry.oci import Digest
     from sregistry.secrets import overlay
-    from sregistry.settings import registry
+    from sregistry.settings import DEFAULTS, registry
 
     resolved, store = _resolved(options.manifest), _store(options)
     environ = overlay(os.environ)
@@ -239,7 +239,9 @@ def _layer(options: argparse.Namespace) -> None:
     start = time.monotonic()
     try:
         with _client(settings, store, environ) as client:
-            made = fetch(client, resolved.reference, layer, store, connections=options.connections)
+            made = fetch(
+                client, resolved.reference, layer, store, connections=options.connections, limit=options.limit or DEFAULTS["layer_limit"]
+            )
         path = Path(made["holds"][0]["path"])
         with path.open("rb") as file:
             estargz = is_estargz(file)
@@ -555,6 +557,7 @@ def _parser() -> argparse.ArgumentParser:
     stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")
     stage.add_argument("--digest", required=True)
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time, for a large layer")
+    stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
     stage.set_defaults(run=_layer)
 
     stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")

@@ -30,11 +30,12 @@ rule layer:
         version=VERSION,
         cache=CACHE,
         cache_from=CACHE_FROM,
+        limit=LAYER_LIMIT,
     message:
         "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
         "{params.python} -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
-        " --connections {resources.network} --output {output:q} 2> {log:q}"
+        " --connections {resources.network} --limit {params.limit} --output {output:q} 2> {log:q}"
 
 
 rule explode:

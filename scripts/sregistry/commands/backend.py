@@ -157,6 +157,7 @@ def _add(options: argparse.Namespace) -> None:
     """Keep a variable of a backend."""
     from sregistry import messages, secrets
     from sregistry.errors import ConfigError
+    from sregistry.registries import variable
 
     row = _row(options.name)
     key = _variable(row, options.variable)
@@ -167,7 +168,10 @@ def _add(options: argparse.Namespace) -> None:
     if given and secrets.shown(row.client, key, value) == secrets.MASK:
         messages.logger().warning("%s stood in the list of processes, and is in your shell's history: leave the value out to be asked", key)
     with secrets.changing(_file()) as document:
-        document[row.client] = {**secrets.table(document, row.client), key: value}
+        kept = {**secrets.table(document, row.client), key: value}
+        if row.own and row.base and key == row.token:  # a row of that name in another folder has it go nowhere else
+            kept.setdefault(variable(row.client, "BASE"), row.base)
+        document[row.client] = kept
     print(f"[add] {row.client} {key}")
 
 
