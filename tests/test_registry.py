@@ -200,7 +200,7 @@ def test_all_that_is_read_of_a_server_that_compresses(server: Scripted) -> None:
         return Reply(401, gzip.compress(b"{}"), [*coded, *bearer(f"{server.url}/token").items()])
 
     server.routes |= {TAG: reply, "/token": Reply(200, gzip.compress(b'{"token":"t"}'), coded)}
-    with pytest.raises(RegistryError, match="has no image demo/tiny:1 .*MANIFEST_UNKNOWN: gone"):
+    with pytest.raises(RegistryError, match=r"has no image demo/tiny:1 .*MANIFEST_UNKNOWN: gone"):
         get(server)
 
 

@@ -90,9 +90,9 @@ class Exchange:
         brief: float | None = None,
     ) -> requests.Response:
         """The adapter is called directly: Session.send would read the whole body of a redirect."""
-        request = self._prepared(address, headers, authorization, form)
-        request.watch = self._patience.watch(brief)
         try:
+            request = self._prepared(address, headers, authorization, form)
+            request.watch = self._patience.watch(brief)
             environment: Any = self._session.merge_environment_settings(address.url, {}, True, None, None)
             if is_loopback(address.url):  # no proxy reaches this machine, whatever NO_PROXY says
                 environment["proxies"] = {}

@@ -12,11 +12,15 @@ before, Docker Hub's `100;w=21600`), `X-RateLimit-*` (GitHub: a time since 1970)
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 import re
+import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from sregistry.errors import StoreError
 from sregistry.store import Store
@@ -29,6 +33,8 @@ _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 _WINDOW = re.compile(r"w=([0-9]{1,9})")
 #: A reset above this is a time since 1970.
 _EPOCH = 1_000_000_000
+#: Bytes of a number in the file.
+_LONGEST_NUMBER = 64
 
 
 class Pace:
@@ -78,11 +84,11 @@ class Pace:
     def _take(self, rate: float, now: float) -> float:
         """Take a token and return the seconds until it is there."""
         try:
-            with self._store.lock(f"pace-{self._name}"):
-                path = self._store.root / "pace" / self._name
-                path.parent.mkdir(exist_ok=True)
-                self._full = self._advance(_read(path), rate, now)
-                path.write_text(repr(self._full))
+            with self._store.lock(f"pace-{self._name}"), _opened(self._store.root / "pace", self._name) as file:
+                self._full = self._advance(_number_of(file.read(_LONGEST_NUMBER)), rate, now)
+                file.seek(0)
+                file.truncate()
+                file.write(repr(self._full).encode())
         except (StoreError, OSError):
             self._full = self._advance(self._full, rate, now)
         return self._full - max(1.0, rate) / rate - now
@@ -122,8 +128,29 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
     return None
 
 
-def _read(path: Path) -> float:
-    with contextlib.suppress(OSError, ValueError):
-        value = float(path.read_text())
+@contextlib.contextmanager
+def _opened(folder: Path, name: str) -> Iterator[IO[bytes]]:
+    """Open a file of a folder that others may write to, made if it is missing: no link is followed, and nothing is waited for.
+
+    Raises:
+        OSError: it is no file of its own, or can't be written.
+    """
+    folder.mkdir(exist_ok=True)
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(name, flags, 0o666, dir_fd=inside)
+    finally:
+        os.close(inside)
+    with os.fdopen(handle, "r+b", buffering=0) as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
+        yield file
+
+
+def _number_of(data: bytes) -> float:
+    with contextlib.suppress(ValueError):
+        value = float(data)
         return value if math.isfinite(value) else 0.0
     return 0.0

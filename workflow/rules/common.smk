@@ -77,7 +77,8 @@ class Unwatched:
 
 # The interpreter that runs Snakemake: no activation is needed, and no shim, which can cost more than the job.
 # Not by shell.prefix, which would be that of all rules of a workflow that has these as a module.
-PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3")
+# -P: what lies in the working folder under a module's name is not imported.
+PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3 -P")
 
 try:
     messages.set_up(os.environ)
