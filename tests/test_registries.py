@@ -13,6 +13,7 @@ import pytest
 from sregistry import messages
 from sregistry.credentials import Keyring, Password
 from sregistry.errors import ConfigError, RegistryError
+from sregistry.ownership import read_own
 from sregistry.reference import Reference
 from sregistry.registries import OWN, is_own, rows
 from sregistry.registry import RegistryClient
@@ -77,6 +78,26 @@ def test_another_user_s_file_is_passed_over(own: Path, capsys: pytest.CaptureFix
     own.rename("theirs")
     own.symlink_to(Path("theirs").absolute())
     assert registry("nvidia", {}).base == "nvcr.io"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_what_another_user_closed_is_passed_over(own: Path, closed: str) -> None:
+    """By a process of its own: what root may read is closed to it."""
+    own.write_text("lab: {base: lab.example}\n")
+    (own if closed == "file" else own.parent).chmod(0o700)
+    folder = Path.cwd()
+    for part in (folder, *folder.parents):
+        if part.stat().st_uid == 0 and part.name.startswith(("test_", "pytest-")):
+            part.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(12345)
+            os._exit(0 if read_own(OWN) is None else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_what_is_no_file_holds_nobody_up(own: Path) -> None:

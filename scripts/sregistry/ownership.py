@@ -28,6 +28,9 @@ def read_own(path: Path) -> bytes | None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
+        if error.errno == errno.EACCES and not _is_mine(path):
+            warn(f"{path} is another user's, and closed: it is passed over")
+            return None
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
@@ -45,6 +48,13 @@ def read_own(path: Path) -> bytes | None:
     if len(data) > _MOST:
         raise ConfigError(f"{path} has more than {_MOST} bytes")
     return data
+
+
+def _is_mine(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except OSError:  # not even its folder may be entered
+        return False
 
 
 def whose(found: os.stat_result) -> str | None:
