@@ -154,19 +154,19 @@ def read(response: requests.Response, host: str, what: str, limit: int, *, decod
 def read_blob(response: requests.Response, blob: Descriptor, host: str, limit: int) -> bytes:
     """Return a small blob, as it came or decoded: what its digest says. Raises as `read`, DigestMismatch."""
     data = read(response, host, str(blob.digest), limit, decode=False)
-    if blob.digest.matches(data):
-        return data
     codings = codings_of(response)
-    if codings:
+    if codings and not blob.digest.matches(data):
         try:
-            decoded_data = plain(data, codings, limit)
+            data = plain(data, codings, limit)
         except CodingError as error:
             raise RegistryError(f"{host} sends {blob.digest} {error}", hint="the registry or a proxy is broken") from None
-        if blob.digest.matches(decoded_data):
-            return decoded_data
     elif blob.size is not None and len(data) < blob.size:
         raise TransferError(f"{blob.digest}: {host} ended after {len(data)} of {blob.size} bytes", hint="try again later")
-    raise DigestMismatch(f"{blob.digest}: {host} sends other bytes", hint="the registry or a proxy is broken")
+    if blob.size is not None and len(data) > blob.size:
+        raise DigestMismatch(f"{blob.digest}: {host} sends more than the {blob.size} bytes that the manifest declares")
+    if not blob.digest.matches(data):
+        raise DigestMismatch(f"{blob.digest}: {host} sends other bytes", hint="the registry or a proxy is broken")
+    return data
 
 
 def read_error(response: requests.Response) -> bytes:
