@@ -82,11 +82,10 @@ def test_an_older_image_is_replaced_at_once(tmp_path: Path, kind: str) -> None:
 def test_a_failure_keeps_the_older_image(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "storage" / "i"
     receipt = engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)
-    layer = [file(b"f", os.urandom(300_000))]
-    (folder,) = engine.folders(tmp_path / "store", [layer])
-    (folder / "data").write_bytes(b"short")
+    packed = engine.merged(tmp_path / "store", [[file(b"f", os.urandom(300_000))]])
+    (packed.folders[1] / "data").write_bytes(b"short")
     with pytest.raises(StoreError, match="is damaged"):
-        engine.build(tmp_path / "store", target, [layer], format=kind)
+        image.build(packed, format=kind, target=target, created=1, deffile=b"", documents={}, architecture="amd64")
     assert [path.name for path in target.parent.iterdir()] == ["i"]
     assert engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)["version"] == receipt["version"]
 
@@ -157,3 +156,18 @@ def test_what_is_no_sif_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         image.take(store.blob(digest), digest, ours=True, target=tmp_path / "x", platform=Platform(architecture="amd64"))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_sif_is_compared_whatever_its_digest_is_of(tmp_path: Path, algorithm: str) -> None:
+    data = bytearray(Path(engine.build(tmp_path / "store", tmp_path / "i", LAYERS, format="sif")["path"]).read_bytes())
+    digest = Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
+    store = Store(tmp_path / "store")
+    store.add(bytes(data), digest)
+    made = image.take(store.blob(digest), digest, ours=True, target=tmp_path / "j", platform=Platform(architecture="amd64"))
+    assert made["version"] == hashlib.sha256(data).hexdigest()
+    data[-5000] ^= 1
+    store.blob(digest).write_bytes(data)
+    with pytest.raises(StoreError, match="was damaged on disk and is removed; run again"):
+        image.take(store.blob(digest), digest, ours=True, target=tmp_path / "k", platform=Platform(architecture="amd64"))
+    assert not (tmp_path / "k").exists() and not store.has(digest)

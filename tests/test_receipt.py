@@ -12,7 +12,7 @@ import pytest
 from sregistry import receipt
 from sregistry.errors import StoreError
 
-VARIANT = "gzip-default-131072-2"
+VARIANT = "gzip-default-131072-3"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
@@ -66,7 +66,7 @@ class Results:
             path.write_bytes(b"held")
         blob, exploded, metadata = ({"store": str(self.store), "holds": [{"path": str(p), "size": 4}]} for p in self.held)
         self.write("manifest.json", {"layers": [{"digest": DIGEST}, {"digest": DIGEST}]})
-        self.write("metadata.json", metadata)
+        self.write("metadata.json", {**metadata, "variant": VARIANT})
         self.write("image.json", {"holds": []})
         receipt.write(self.gathered, {"layers": {}})
         receipt.write(self.layer, blob)
@@ -108,6 +108,25 @@ def test_a_sandbox_goes_with_what_it_points_into(results: Results, held: int) ->
 def test_another_store(results: Results, tmp_path: Path) -> None:
     assert results.sweep(tmp_path / "other") == sorted([results.exploded.name, results.layer.name, "metadata.json"])
     assert results.held[0].exists()
+
+
+@pytest.mark.parametrize("variant", [None, "gzip-default-131072-2", "zstd-default-131072-3"])
+def test_metadata_of_another_format_is_made_anew(results: Results, variant: str | None) -> None:
+    value = receipt.read(results.image / "metadata.json")
+    results.write("metadata.json", {**value, "variant": variant})
+    assert results.sweep() == ["metadata.json"]
+    assert not (results.image / "sandbox.index").exists()
+
+
+def test_a_link_in_the_store_is_not_touched_along(results: Results, tmp_path: Path) -> None:
+    """What a run may need is marked as used: so is what somebody has put there in its place, but not what is behind it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"held")
+    os.utime(victim, (1, 1))
+    results.held[0].unlink()
+    results.held[0].symlink_to(victim)
+    results.sweep()
+    assert victim.stat().st_mtime == 1
 
 
 def test_failed_and_damaged_manifests(results: Results) -> None:

@@ -113,6 +113,7 @@ VARIABLES = [
     ),
     Variable("SREGISTRY_DISABLE", False, "yes", True, setting("disable"), "", ("no", "yes")),
     Variable("SREGISTRY_TMPDIR", None, "/t", Path("/t"), setting("tmpdir"), "", ("-", "/t")),
+    Variable("SREGISTRY_TRUST", frozenset(), "root:1234", frozenset({0, 1234}), setting("trust"), "", ("-", "0:1234")),
     Variable(
         "SREGISTRY_CLIENT_SECRETS",
         HOME / ".sregistry",

@@ -99,7 +99,7 @@ def build(
     """
     tool = program.find(builder)
     assert tool is not None, f"{builder} needs no program"
-    layers = [Index.read(folder / "index") for folder in sandbox.folders]
+    layers = sandbox.indexes()
     with Contents(sandbox.folders, layers) as contents, published(target, 0) as file:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         job = Job(sandbox, layers, contents, created, level, threads, scratch or target.parent)

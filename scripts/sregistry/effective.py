@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sregistry import messages, secrets
+from sregistry import messages, secrets, trust
 from sregistry.registries import OWN, is_own, rows, variable
 from sregistry.settings import (
     CLIENT_SECRETS,
@@ -117,6 +117,7 @@ def _switches(settings: Settings, environ: Mapping[str, str], origins: _Origins)
         (DISABLE, settings.disable),
         (DISABLE_CACHE, settings.disable_cache),
         (TMPDIR, settings.tmpdir),
+        (trust.VARIABLE, tuple(trust.words(settings.trust))),
         (CLIENT_SECRETS, path),
         (NOVERIFY, unverified(environ)),
         (messages.VARIABLE, messages.level(environ).name),

@@ -15,32 +15,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import queue
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sregistry import sif
+from sregistry.beneath import discard, opened
 from sregistry.compression import Compression
 from sregistry.content import Contents
+from sregistry.copying import Copier, Follower, copy
 from sregistry.errors import ImageError, StoreError, from_oserror
 from sregistry.index import Index
 from sregistry.oci import Digest, Platform
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.format import PADDING, SUPERBLOCK
-from sregistry.squashfs.layout import Layout, Stretch
+from sregistry.squashfs.layout import Stretch
 from sregistry.squashfs.writer import arrange, plan
 from sregistry.store import sync
 from sregistry.tar import Kind
-
-#: Bytes copied at a time, so that hashing follows closely.
-_COPY = 16 << 20
 
 
 def build(
@@ -73,15 +69,15 @@ def build(
         ImageError: what squashfs can't hold, or no space, or no permission.
         StoreError: an exploded layer is missing or damaged.
     """
-    layers = [Index.read(folder / "index") for folder in sandbox.folders]
+    layers = sandbox.indexes()
     if format == "sandbox":
         return _directory(sandbox, layers, target, architecture)
     with Contents(sandbox.folders, layers) as contents:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         rows, layout = arrange(sandbox, layers)
         start = len(prefix_of(format, deffile, documents, b"", PADDING, architecture=architecture, created=created))
-        with published(target, start + layout.end) as file, _Follower(file.fileno()) as follower:
-            with _Copier(file.fileno(), start, layout, contents, follower):
+        with published(target, start + layout.end) as file, Follower(file.fileno()) as follower:
+            with Copier(file.fileno(), start + SUPERBLOCK.size, layout.stretches, layers, contents, follower):
                 # Of whatever level the data is: equal layers give equal tables, which not all levels do.
                 compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
                 planned = plan(sandbox, layers, rows, layout, created=created, compression=compression)
@@ -125,7 +121,7 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         StoreError: the blob is missing or damaged on disk (it is removed then).
     """
     try:
-        file = blob.open("rb")
+        file = opened(blob, depth=3)
     except OSError as error:
         raise from_oserror(error, StoreError, "can't read") from error
     with file:
@@ -136,15 +132,15 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         if architecture.go not in (platform.architecture, sif.Architecture.UNKNOWN.go):
             raise ImageError(f"the SIF is for {architecture.go}, not for {platform.architecture}", hint="choose another platform or tag")
         size = os.fstat(file.fileno()).st_size
-        with published(target, size) as image, _Follower(image.fileno()) as follower:
+        with published(target, size) as image, Follower(image.fileno(), digest.algorithm) as follower:
             follower.start()
             for done in copy(file.fileno(), image.fileno(), Stretch(0, 0, size), 0):
                 follower.reached(done)
             follower.finish()
-            if digest.algorithm == "sha256" and follower.hash.hexdigest() != digest.hex:
+            if follower.hashes[digest.algorithm].hexdigest() != digest.hex:
                 if not ours:
                     raise StoreError(f"{blob} is damaged on disk", hint="leave that folder out of `cache_from`, or repair it")
-                blob.unlink(missing_ok=True)
+                discard(blob, depth=3)
                 raise StoreError(f"{blob} was damaged on disk and is removed", hint="run again to fetch it anew")
     return {"path": str(target), "format": "sif", "size": size, "version": follower.hash.hexdigest(), "architecture": architecture.go}
 
@@ -162,99 +158,6 @@ def prefix_of(
     inputs.update(tables)
     number = sif.image_id(inputs.hexdigest())
     return sif.plan(deffile, documents, partition_size=size, architecture=architecture, created=created, image=number).prefix
-
-
-class _Follower:
-    """Hashes a file behind its writer, in a thread, while the bytes are still in memory."""
-
-    def __init__(self, handle: int) -> None:
-        self.hash = hashlib.sha256()
-        self._handle = handle
-        self._marks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Follower:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.finish(quiet=error is not None)
-
-    def finish(self, *, quiet: bool = False) -> None:
-        """Wait until all that was reached is hashed; an error is raised, unless *quiet*."""
-        self._marks.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-        if self._error and not quiet:
-            raise self._error
-
-    def start(self) -> None:
-        """Begin to hash, at the front, which must be written."""
-        self._thread.start()
-
-    def reached(self, end: int) -> None:
-        """Say that all bytes before *end* are written, or will be when it starts."""
-        self._marks.put(end)
-
-    def _run(self) -> None:
-        at = 0
-        try:
-            while (end := self._marks.get()) is not None:
-                while at < end:
-                    data = os.pread(self._handle, min(1 << 20, end - at), at)
-                    self.hash.update(data)
-                    at += len(data)
-        except OSError as error:
-            self._error = error
-
-
-class _Copier:
-    """Copies the layers' data to its place in the file, in a thread, while the tables are made.
-
-    Leaving the context waits for the end, or for a stop if it is left by an error.
-    """
-
-    def __init__(self, target: int, start: int, layout: Layout, contents: Contents, follower: _Follower) -> None:
-        self._target, self._at = target, start + SUPERBLOCK.size
-        self._layout, self._contents, self._follower = layout, contents, follower
-        self._stopped = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopped = error is not None
-        self._thread.join()
-        if self._error and error is None:
-            raise self._error
-
-    def _run(self) -> None:
-        at = self._at
-        try:
-            for stretch in self._layout.stretches:
-                for done in copy(self._contents.handle(stretch.layer), self._target, stretch, at):
-                    self._follower.reached(done)
-                    if self._stopped:
-                        return
-                at += stretch.size
-        except BaseException as error:  # noqa: BLE001 - raised where the context is left
-            self._error = error
-
-
-def copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:
-    """Copy a stretch of bytes between files, inside the kernel (or by reflink) where both file systems can; yield how far it is."""
-    offset, left = stretch.offset, stretch.size
-    while left:
-        try:
-            done = os.copy_file_range(source, target, min(left, _COPY), offset, at)
-        except OSError:  # other file systems, or a kernel or mount that can't
-            done = os.pwrite(target, os.pread(source, min(left, 1 << 20), offset), at)
-        if not done:
-            raise ImageError("an exploded layer ends too early", hint="remove the store's folder 'exploded' and run again")
-        offset, at, left = offset + done, at + done, left - done
-        yield at
 
 
 @contextlib.contextmanager

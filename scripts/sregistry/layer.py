@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from sregistry.beneath import opened
 from sregistry.errors import TransferError, UnavailableError
 from sregistry.manifest import Layer
 from sregistry.oci import Descriptor
@@ -71,10 +72,10 @@ def _elsewhere(store: Store, blob: Descriptor, log: TextIO) -> Path | None:
     """Return where a further store has the blob, checked; it stays there."""
     for path in store.elsewhere(blob.digest, blob.size):
         try:
-            with path.open("rb") as file:
+            with opened(path, depth=3) as file:
                 found = hashlib.file_digest(file, blob.digest.algorithm).hexdigest()
         except OSError as error:
-            print(f"passed over: {path}: {error.strerror}", file=log, flush=True)
+            print(f"passed over: {path}: {error.strerror or error}", file=log, flush=True)
             continue
         if found == blob.digest.hex:
             print(f"found {path}", file=log, flush=True)

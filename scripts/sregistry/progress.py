@@ -202,7 +202,7 @@ class Tracker:
         elif (self._results / "layer" / f"{digest}.json").exists():
             layer.step, layer.fetched = Step.DONE if layer.whole else Step.FETCHED, layer.known
         else:
-            size = _size(self._store.root / "ingest" / f"{name}.partial")
+            size = self._store.received(digest)
             if size is not None:
                 layer.step, layer.fetched = Step.FETCHING, size
             elif self._store.has(digest, layer.size):

@@ -11,15 +11,13 @@ the number of its folder.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sregistry.errors import SregistryError, StoreError, from_oserror
-from sregistry.store import write_atomic
+from sregistry.store import Store, write_atomic
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -105,7 +103,8 @@ def sweep(results: Path, variants: Mapping[str, str], store: Path, gathered: Pat
             if path in seen:  # images share layers
                 continue
             seen.add(path)
-            if path.is_file() and _outdated(path, store):
+            wanted = variant if path.name == "metadata.json" else None
+            if path.is_file() and _outdated(path, store, wanted):
                 discarded.append(path)
         # The sandbox points into exploded data, and is no receipt that could say so.
         if not all(path.is_file() for path in (folder / "metadata.json", *exploded)):
@@ -125,13 +124,14 @@ def sweep_tags(results: Path, keys: Iterable[str], store: Path, chosen: Path) ->
             chosen.unlink(missing_ok=True)
 
 
-def _outdated(path: Path, store: Path) -> bool:
-    """Discard the receipt if it no longer counts, and say so."""
+def _outdated(path: Path, store: Path, variant: str | None = None) -> bool:
+    """Discard the receipt if it no longer counts, and say so; what it holds may have to be of a *variant*, this version's format."""
     try:
         value = read(path)
     except SregistryError as error:
         value = {"error": str(error)}
     outdated = "error" in value or value.get("store") not in (None, str(store)) or stale(value)
+    outdated = outdated or (variant is not None and value.get("variant") != variant)
     if outdated:
         discard(path, value)
     else:
@@ -144,9 +144,8 @@ def _use(value: dict[str, Any], store: Path) -> None:
     for item in value.get("holds", ()):
         path = Path(item["path"])
         if store in path.parents and "mtime_ns" not in item:  # an image's own time is its identity
-            with contextlib.suppress(OSError):
-                # An exploded layer's time is that of its folder.
-                os.utime(path.parent if path.name in ("data", "index") else path)
+            # An exploded layer's time is that of its folder.
+            Store(store).use(path.parent if path.name in ("data", "index") else path)
 
 
 def _layers(manifest: Path) -> list[str]:

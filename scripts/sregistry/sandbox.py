@@ -17,8 +17,10 @@ directory are consecutive rows in the order of their names' bytes.
 
 ```
 | magic 8 | rows u64 | names u64 | layers u64 | source u64[n] | first_child u32[n] | child_count u32[n] | name_at u64[n+1]
-| names | folders of the exploded layers, separated by NUL | sha256 of all before |
+| names | folders of the exploded layers and digests of their indexes, in turn, separated by NUL | sha256 of all before |
 ```
+
+The digests say which data the sandbox is of: an exploded layer that was put in the place of another is found out.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import struct
 import sys
 from array import array
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 
@@ -38,7 +40,7 @@ from sregistry.index import Index, little
 from sregistry.store import write_atomic
 from sregistry.tar import Kind
 
-MAGIC = b"SRXSANDB"
+MAGIC = b"SRXSAND2"
 #: Source of a directory that no layer describes.
 IMPLIED = (1 << 64) - 1
 
@@ -254,13 +256,14 @@ class Merger:
 class Sandbox:
     """The merged root file system, packed: columns in breadth-first order (see the module's drawing).
 
-    `folders` are the exploded layers it is made of; layer numbers are positions in it. `source` of a
+    `folders` are the exploded layers it is made of, `digests` those of their indexes; layer numbers are positions in both. `source` of a
     row is layer number << 32 | row in that layer's Index, or IMPLIED. Rows of one source are one
     inode with several names.
     """
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path] = (), digests: Sequence[bytes] = ()) -> None:
         self.folders = tuple(folders)
+        self.digests = tuple(digests)
         self.source = array("Q")
         self.first_child = array("I")
         self.child_count = array("I")
@@ -284,9 +287,9 @@ class Sandbox:
         return range(self.first_child[row], self.first_child[row] + self.child_count[row])
 
     @classmethod
-    def pack(cls, root: Directory, folders: Sequence[Path]) -> Sandbox:
+    def pack(cls, root: Directory, folders: Sequence[Path], digests: Sequence[bytes]) -> Sandbox:
         """Lay the tree out in breadth-first order; the tree is taken to pieces."""
-        packed = cls(folders)
+        packed = cls(folders, digests)
         names = bytearray()
         lengths = array("I", [0])
         packed.source.append(root.source)
@@ -312,6 +315,16 @@ class Sandbox:
         packed._names = bytes(names)
         return packed
 
+    def indexes(self) -> list[Index]:
+        """Read the indexes of its layers. Raises DamagedLayer: one is gone, damaged, or not the one that was merged."""
+        pairs = zip(self.folders, self.digests, strict=True)
+        return [Index.read(folder / "index", expected=digest) for folder, digest in pairs]
+
+    def replace(self, layers: Mapping[int, tuple[Path, bytes]]) -> None:
+        """Take layers from other folders: folder and digest of the index by number; their rows are the same."""
+        pairs = [layers.get(number, pair) for number, pair in enumerate(zip(self.folders, self.digests, strict=True))]
+        self.folders, self.digests = tuple(folder for folder, _ in pairs), tuple(digest for _, digest in pairs)
+
     def is_directory(self, row: int, layers: Sequence[Index]) -> bool:
         """Tell whether the row is a directory."""
         source = self.source[row]
@@ -319,7 +332,8 @@ class Sandbox:
 
     def write(self, path: Path) -> None:
         """Write the packed sandbox. Raises OSError."""
-        folders = b"\0".join(os.fsencode(folder) for folder in self.folders)
+        pairs = zip(self.folders, self.digests, strict=True)
+        folders = b"\0".join(part for folder, digest in pairs for part in (os.fsencode(folder), digest.hex().encode()))
         head = _HEAD.pack(len(self), len(self._names), len(folders))
         columns = [self.source, self.first_child, self.child_count, self.name_at]
         data = b"".join([MAGIC, head, *map(little, columns), self._names, folders])
@@ -347,28 +361,32 @@ class Sandbox:
             setattr(packed, field, column)
             at = end
         packed._names = bytes(data[at : at + names])
-        packed.folders = tuple(Path(os.fsdecode(part)) for part in bytes(data[at + names : at + names + folders]).split(b"\0"))
+        parts = bytes(data[at + names : at + names + folders]).split(b"\0")
+        packed.folders = tuple(Path(os.fsdecode(part)) for part in parts[0::2])
+        packed.digests = tuple(bytes.fromhex(part.decode()) for part in parts[1::2])
         return packed
 
 
-def merge(folders: Sequence[Path], estargz: Collection[int] = ()) -> Sandbox:
+def merge(folders: Sequence[Path], estargz: Collection[int] = (), expected: Sequence[bytes | None] | None = None) -> Sandbox:
     """Merge exploded layers into one root file system.
 
     Args:
         folders: of the base environment, the image's layers from the lowest, the metadata.
         estargz: positions of those that are laid out for lazy loading.
+        expected: the digests of their indexes, as far as they are known.
 
     Raises:
         LayerError: a layer can't be applied; the message names it and the path.
-        StoreError: an index can't be read or is damaged.
+        DamagedLayer: an index can't be read, is damaged or another one.
     """
-    layers = [Index.read(folder / "index", merging=True) for folder in folders]
+    pairs = zip(folders, expected or [None] * len(folders), strict=True)
+    layers = [Index.read(folder / "index", merging=True, expected=digest) for folder, digest in pairs]
     merger = Merger(layers, estargz)
     for number in range(1, len(layers) - 1):
         merger.apply(number)
     merger.underlay(0)
     merger.apply(len(layers) - 1)
-    return Sandbox.pack(merger.root, folders)
+    return Sandbox.pack(merger.root, folders, [index.digest for index in layers])
 
 
 def lookup(sandbox: Sandbox, layers: Sequence[Index], path: bytes) -> int | None:

@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sregistry import trust
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError
 from sregistry.oci import Platform
@@ -99,7 +100,7 @@ class Settings:
     """The pipeline's settings.
 
     `disable` means: no catalog, images go to the current folder; `disable_cache`: layers are kept for one run only,
-    elsewhere than in `cache`. `tmpdir` is None where nothing is said.
+    elsewhere than in `cache`. `tmpdir` is None where nothing is said. `trust` are numbers of users; see `trust.users`.
     """
 
     client: str
@@ -120,6 +121,7 @@ class Settings:
     disable: bool
     disable_cache: bool
     tmpdir: Path | None
+    trust: frozenset[int] | None = frozenset()
 
     @classmethod
     def load(cls, *, given: Mapping[str, Any] | None = None, file: Mapping[str, Any] | None = None, environ: Mapping[str, str]) -> Settings:
@@ -154,6 +156,7 @@ class Settings:
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
             tmpdir=folder(environ[TMPDIR], TMPDIR) if environ.get(TMPDIR) else None,
+            trust=trust.users(environ.get(trust.VARIABLE, "")),
         )
 
     @property

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sregistry.compression import Compression
     from sregistry.manifest import Resolved
     from sregistry.registry import RegistryClient
+    from sregistry.sandbox import Sandbox
     from sregistry.settings import RegistrySettings
     from sregistry.store import Store
 
@@ -224,6 +225,7 @@ def _manifests(options: argparse.Namespace) -> None:
 def _layer(options: argparse.Namespace) -> None:
     """Download one blob into the store."""
     from sregistry import receipt
+    from sregistry.beneath import opened
     from sregistry.inflate import is_estargz
     from sregistry.layer import fetch
     from sregistry.oci import Digest
@@ -240,7 +242,7 @@ def _layer(options: argparse.Namespace) -> None:
         with _client(settings, store, environ) as client:
             made = fetch(client, resolved.reference, layer, store, connections=options.connections)
         path = Path(made["holds"][0]["path"])
-        with path.open("rb") as file:
+        with opened(path, depth=3) as file:
             estargz = is_estargz(file)
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename} was removed meanwhile", hint="run again to fetch it anew") from error
@@ -261,13 +263,14 @@ def _explode(options: argparse.Namespace) -> None:
     diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
     threads = min(options.threads, usable())
     path = Path(layer["holds"][0]["path"])
-    compression = _compression(options)
-    there = diff_id is not None and store.find_exploded(compression.variant, diff_id) is not None
+    compression, digest = _compression(options), Digest(layer["digest"])
+    begun: list[bool] = []
     start = time.monotonic()
-    made = explode(store, Digest(layer["digest"]), diff_id, compression, threads, path=path, limit=options.limit)
+    made = explode(store, digest, diff_id, compression, threads, path=path, limit=options.limit, begun=lambda: begun.append(True))
     kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
-    say(f"explode {_short(layer['digest'])}: {_amount(layer['size']) + ', there already' if there else _rated(layer['size'], start)}")
+    said = _rated(layer["size"], start) if begun else f"{_amount(layer['size'])}, there already"
+    say(f"explode {_short(layer['digest'])}: {said}")
 
 
 def _metadata(options: argparse.Namespace) -> None:
@@ -288,6 +291,8 @@ def _metadata(options: argparse.Namespace) -> None:
         {
             "environment": environment["path"],
             "metadata": metadata["path"],
+            "variant": compression.variant,
+            "indexes": [environment["index"], metadata["index"]],
             "docker_cmd": options.docker_cmd,
             "created": created,
             "store": str(store.root),
@@ -299,11 +304,12 @@ def _metadata(options: argparse.Namespace) -> None:
 def _sandbox(options: argparse.Namespace) -> None:
     """Merge base environment, layers and metadata."""
     from sregistry import receipt
+    from sregistry.remake import Sources, repairing
     from sregistry.sandbox import merge
 
     resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
     exploded = {value["digest"]: value for value in map(receipt.read, options.layers)}
-    folders: list[str] = []
+    layers: list[tuple[str, str]] = []
     estargz = []
     for layer in resolved.layers:
         made = exploded.get(str(layer.blob.digest))
@@ -314,10 +320,19 @@ def _sandbox(options: argparse.Namespace) -> None:
             raise DigestMismatch(
                 f"{resolved.uri}: layer {layer.blob.digest} has diff_id {made['diff_id']}, not {layer.diff_id} as its config says"
             )
-        folders.append(made["path"])
+        layers.append((made["path"], made["index"]))
         if layer.blob.estargz or made.get("estargz"):
-            estargz.append(len(folders))  # the environment is below
-    merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])], estargz).write(options.output)
+            estargz.append(len(layers))  # the environment is below
+    first, last = metadata["indexes"]
+    layers = [(metadata["environment"], first), *layers, (metadata["metadata"], last)]
+    known = {number: (Path(path), bytes.fromhex(digest)) for number, (path, digest) in enumerate(layers)}
+
+    def merged(remade: Mapping[int, tuple[Path, bytes]]) -> Sandbox:
+        folders, digests = zip(*({**known, **remade}).values(), strict=True)
+        return merge(folders, estargz, digests)
+
+    sources = Sources(resolved, options.manifest.parent.parent, options.metadata)
+    repairing([folder for folder, _ in known.values()], sources, merged).write(options.output)
 
 
 def _image(options: argparse.Namespace) -> None:
@@ -325,6 +340,7 @@ def _image(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.manifest import SIF
     from sregistry.metadata import sif_objects
+    from sregistry.remake import Sources, repairing
     from sregistry.sandbox import Sandbox
 
     resolved = _resolved(options.manifest)
@@ -351,26 +367,35 @@ def _image(options: argparse.Namespace) -> None:
         "architecture": resolved.platform.architecture,
     }
     sandbox = Sandbox.read(options.sandbox)
+
+    def build(remade: Mapping[int, tuple[Path, bytes]]) -> dict[str, Any]:
+        sandbox.replace(remade)
+        return _built(options, sandbox, wanted)
+
+    made = repairing(sandbox.folders, Sources(resolved, options.manifest.parent.parent, options.metadata), build)
+    if made.get("lost"):
+        say(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
+    receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+    say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
+
+
+def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the image with the builder that is asked for."""
     if options.builder == "native":
         from sregistry.image import build
 
-        made = build(sandbox, **wanted)
-    else:
-        from sregistry import builders, scratch
-        from sregistry.cores import usable
+        return build(sandbox, **wanted)
+    from sregistry import builders, scratch
+    from sregistry.cores import usable
 
-        made = builders.build(
-            sandbox,
-            builder=options.builder,
-            level=options.level,
-            threads=min(options.threads, usable()),
-            scratch=scratch.working(os.environ),
-            **wanted,
-        )
-        if made["lost"]:
-            say(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
-    receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
-    say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
+    return builders.build(
+        sandbox,
+        builder=options.builder,
+        level=options.level,
+        threads=min(options.threads, usable()),
+        scratch=scratch.working(os.environ),
+        **wanted,
+    )
 
 
 def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
@@ -454,10 +479,11 @@ def _resolved(path: Path) -> Resolved:
 
 
 def _store(options: argparse.Namespace) -> Store:
+    from sregistry import trust
     from sregistry.settings import store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache), options.cache_from)
+    return Store(store_root(options.cache), options.cache_from, trust.users(options.trust))
 
 
 def _client(settings: RegistrySettings, store: Store, environ: Mapping[str, str]) -> RegistryClient:
@@ -496,6 +522,7 @@ def _parser() -> argparse.ArgumentParser:
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, required=True, metavar="DIR", help="the store is in its folder docker")
     cache.add_argument("--cache-from", type=Path, action="append", default=[], metavar="DIR", help="a further store, to read")
+    cache.add_argument("--trust", default="", metavar="USER:…", help="whose exploded layers are used, as SREGISTRY_TRUST has it")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--output", type=Path, required=True, metavar="FILE")
     manifest = argparse.ArgumentParser(add_help=False)

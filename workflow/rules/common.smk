@@ -27,7 +27,20 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import (
+        __version__,
+        config as configuration,
+        cores,
+        errors,
+        messages,
+        program,
+        pulse,
+        receipt,
+        scratch,
+        secrets,
+        trust,
+        upkeep,
+    )
     from sregistry.compression import Compression
     from sregistry.errors import SregistryError
     from sregistry.store import Store
@@ -120,8 +133,15 @@ except SregistryError as error:
 CACHE = SETTINGS.cache
 
 
-# Where else to look, and what is refused: neither changes what is made.
-CACHE_FROM = Unwatched(" ".join(f"--cache-from {shlex.quote(str(folder))}" for folder in SETTINGS.cache_from))
+# Where else to look, whom to trust, and what is refused: none of them changes what is made.
+CACHE_FROM = Unwatched(
+    " ".join(
+        [
+            *(f"--cache-from {shlex.quote(str(folder))}" for folder in SETTINGS.cache_from),
+            *([f"--trust {shlex.quote(':'.join(trust.words(SETTINGS.trust)))}"] if SETTINGS.trust != frozenset() else []),
+        ]
+    )
+)
 LAYER_LIMIT = Unwatched(SETTINGS.layer_limit)
 
 # `cores: all` is what affinity allows; a quota may leave less, where jobs run in this process's cgroup.
