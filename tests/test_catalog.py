@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -343,3 +345,69 @@ def test_a_record_of_an_image() -> None:
         "index": {"schemaVersion": 2, "manifests": [], "selfLink": f"{folder}/17.10"},
         "selfLink": folder,
     }
+
+
+def test_a_backup_that_a_killed_process_left_stops_nobody(catalog: Catalog) -> None:
+    catalog.add(made("demo/one:1"))
+    folder = catalog.path.parent
+    for name in (f".sregistry.json.{os.getpid()}", ".sregistry.json.0123456789abcdef", ".sregistry.json.x_7y8z9a"):
+        (folder / name).write_text("{")
+        os.utime(folder / name, (1, 1))
+    (folder / ".sregistry.json.lock.0123456789abcdef").write_text('{"machine": "another", "pid": 1, "start": "1"}')
+    os.utime(folder / ".sregistry.json.lock.0123456789abcdef", (1, 1))
+    (folder / ".sregistry.json.of-mine").write_text("mine")
+    catalog.add(made("demo/two:1"))
+    assert len(catalog.records()) == 2
+    left = {path.name for path in folder.iterdir()}
+    assert left - {"manifests"} == {"sregistry.json", "sregistry.json.backup", ".sregistry.json.of-mine"}
+
+
+def test_a_new_state_that_is_being_written_is_left(catalog: Catalog) -> None:
+    catalog.add(made("demo/one:1"))
+    young = catalog.path.with_name(".sregistry.json.0123456789abcdef")
+    young.write_text("{")
+    catalog.add(made("demo/two:1"))
+    assert young.exists()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "nested"])
+def test_a_database_that_is_no_file_is_one_clear_line(catalog: Catalog, tmp_path: Path, what: str) -> None:
+    catalog.add(made("demo/one:1"))
+    catalog.path.rename(tmp_path / "victim")
+    if what == "link":
+        catalog.path.symlink_to(tmp_path / "victim")
+    elif what == "pipe":
+        os.mkfifo(catalog.path)
+    elif what == "nested":
+        catalog.path.write_text("[" * 100_000)
+    else:
+        catalog.path.mkdir()
+    for action in (catalog.records, lambda: catalog.add(made("demo/two:1"))):
+        with pytest.raises(CatalogError, match=f"the catalog:? {catalog.path} is "):
+            action()
+
+
+def test_manifests_behind_a_link_are_left(catalog: Catalog, tmp_path: Path) -> None:
+    """Whoever puts a link in the place of the folder would have them removed: another user's, or other files."""
+    (tmp_path / "victim").mkdir()
+    theirs = tmp_path / "victim" / f"{'0' * 64}.json"
+    theirs.write_text("mine")
+    one = catalog.add(made("demo/one:1", metrics={"2": {"a": 1}}))[0]
+    folder = catalog.path.parent / "manifests"
+    folder.rename(tmp_path / "aside")
+    folder.symlink_to(tmp_path / "victim")
+    with pytest.raises(CatalogError, match="is a link, and none is followed"):
+        catalog.metrics(one)
+    with pytest.raises(CatalogError, match="is a link, and none is followed"):
+        catalog.add(made("demo/two:1", metrics={"2": {"a": 2}}))
+    assert [path.read_text() for path in (tmp_path / "victim").iterdir()] == ["mine"]
+
+
+def test_only_manifests_of_the_catalog_are_swept(catalog: Catalog) -> None:
+    folder = catalog.path.parent / "manifests"
+    for number in range(4):
+        catalog.add(made("demo/one:1", metrics={"2": {"a": number}}))
+        (folder / "mine.json").write_text("mine")
+        with contextlib.suppress(FileExistsError):
+            (folder / f"{'0' * 64}.json").symlink_to(folder / "mine.json")
+    assert (folder / "mine.json").read_text() == "mine" and (folder / f"{'0' * 64}.json").is_symlink()
