@@ -15,9 +15,11 @@ import pytest
 
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, InvalidReference
+from sregistry.lookup import Lookup
 from sregistry.manifest import Document, Layer, Resolved
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
 from sregistry.record import Record, record
+from sregistry.settings import Settings
 
 VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
 NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)
@@ -53,7 +55,13 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def find(catalog: Catalog, text: str) -> str:
-    return catalog.find(text, registry="nvcr.io", collection="nvidia").location
+    return lookup(catalog).find(text).location
+
+
+def lookup(catalog: Catalog, **keys: object) -> Lookup:
+    """What names mean to a user of nvcr.io, on a machine of amd64, to whom a file `format` is SIF."""
+    settings = Settings.load(given={"platform": "linux/amd64", "storage": "/images", **keys}, environ={})
+    return Lookup.of(catalog, settings, {})
 
 
 def test_an_empty_catalog(catalog: Catalog) -> None:
@@ -202,7 +210,7 @@ def test_manifests(catalog: Catalog) -> None:
     assert [catalog.metrics(record) for record in catalog.records()] == [one]
     catalog.add(made("nvidia/b:1", metrics=other))
     catalog.add(made("nvidia/c:1", metrics={"2": {}}))
-    catalog.remove(catalog.find("nvidia/c:1", registry="nvcr.io", collection="nvidia"))
+    catalog.remove(lookup(catalog).find("nvidia/c:1"))
     assert f"{first.manifests}.json" not in manifests(catalog)
     assert catalog.metrics(third) == other
 

@@ -11,8 +11,8 @@ import pytest
 
 from sregistry import image, sif
 from sregistry.errors import ImageError, StoreError
+from sregistry.filename import FORMATS
 from sregistry.oci import Digest, Platform
-from sregistry.settings import FORMATS
 from sregistry.store import Store
 from tests import engine
 from tests.tarball import Member, directory, file, symlink

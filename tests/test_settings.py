@@ -13,8 +13,9 @@ import yaml
 from sregistry.batch import entries
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError, InvalidReference, SregistryError
+from sregistry.filename import FORMATS
 from sregistry.oci import Platform
-from sregistry.settings import DEFAULTS, FORMATS, RegistrySettings, Settings, clients, flag, from_file, registry
+from sregistry.settings import DEFAULTS, RegistrySettings, Settings, clients, flag, from_file, registry
 from sregistry.target import Target, locate, targets
 
 TOP = Path(__file__).resolve().parent.parent

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sregistry import messages, secrets
+from sregistry.filename import Template
 from sregistry.registries import OWN, is_own, rows, variable
 from sregistry.settings import (
     CLIENT_SECRETS,
@@ -26,7 +27,8 @@ from sregistry.settings import (
 #: The keys of the configuration that are settings, in the order of its file.
 _KEYS = (
     *("client", "platform", "format", "compression.codec", "compression.level", "compression.block_size", "builder"),
-    *("storage", "database", "cache", "cache_from", "connections", "layer_limit", "refresh", "locked", "transfer", "docker_cmd"),
+    *("storage", "filename", "force", "database", "cache", "cache_from"),
+    *("connections", "layer_limit", "refresh", "locked", "transfer", "docker_cmd"),
 )
 
 
@@ -108,7 +110,7 @@ def _configured(settings: Settings, choice: Choice, origins: _Origins) -> Iterat
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [str(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, (Path, Template)) else value
 
 
 def _switches(settings: Settings, environ: Mapping[str, str], origins: _Origins) -> Iterator[Effective]:

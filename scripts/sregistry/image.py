@@ -19,7 +19,7 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,10 @@ from sregistry import sif
 from sregistry.compression import Compression
 from sregistry.content import Contents
 from sregistry.errors import ImageError, StoreError, from_oserror
+from sregistry.filename import neighbour
 from sregistry.index import Index
 from sregistry.oci import Digest, Platform
+from sregistry.provenance import is_sandbox
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.format import PADDING, SUPERBLOCK
@@ -43,6 +45,10 @@ from sregistry.tar import Kind
 _COPY = 16 << 20
 
 
+def unguarded() -> None:
+    """Have nothing against any file that is replaced."""
+
+
 def build(
     sandbox: Sandbox,
     *,
@@ -52,6 +58,7 @@ def build(
     deffile: bytes,
     documents: Mapping[str, bytes],
     architecture: str | None,
+    guard: Callable[[], None] = unguarded,
 ) -> dict[str, Any]:
     """Build one image and publish it under *target*; return the receipt.
 
@@ -62,6 +69,7 @@ def build(
         created: seconds since 1970, the time of the image.
         deffile, documents: the SIF's other objects; see `metadata.sif_objects`.
         architecture: of the config, for an image without an ELF /bin/sh.
+        guard: raises ImageError where what has the name must stay; asked at the end, before anything is replaced.
 
     Returns:
         path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
@@ -75,12 +83,12 @@ def build(
     """
     layers = [Index.read(folder / "index") for folder in sandbox.folders]
     if format == "sandbox":
-        return _directory(sandbox, layers, target, architecture)
+        return _directory(sandbox, layers, target, architecture, guard)
     with Contents(sandbox.folders, layers) as contents:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         rows, layout = arrange(sandbox, layers)
         start = len(prefix_of(format, deffile, documents, b"", PADDING, architecture=architecture, created=created))
-        with published(target, start + layout.end) as file, _Follower(file.fileno()) as follower:
+        with published(target, start + layout.end, guard) as file, _Follower(file.fileno()) as follower:
             with _Copier(file.fileno(), start, layout, contents, follower):
                 # Of whatever level the data is: equal layers give equal tables, which not all levels do.
                 compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
@@ -107,7 +115,9 @@ def build(
     }
 
 
-def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform) -> dict[str, Any]:
+def take(
+    blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform, guard: Callable[[], None] = unguarded
+) -> dict[str, Any]:
     """Publish a SIF of the store under *target*, as it is; return the receipt.
 
     Args:
@@ -116,6 +126,7 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         ours: whether a damaged one may be removed.
         target: the image's final path; what is there is replaced at the end, at once.
         platform: what the image must be for; a SIF that does not say what it is for is for all.
+        guard: as for `build`.
 
     Returns:
         path, format, size in bytes, version (sha256 of the file), architecture.
@@ -136,7 +147,7 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         if architecture.go not in (platform.architecture, sif.Architecture.UNKNOWN.go):
             raise ImageError(f"the SIF is for {architecture.go}, not for {platform.architecture}", hint="choose another platform or tag")
         size = os.fstat(file.fileno()).st_size
-        with published(target, size) as image, _Follower(image.fileno()) as follower:
+        with published(target, size, guard) as image, _Follower(image.fileno()) as follower:
             follower.start()
             for done in copy(file.fileno(), image.fileno(), Stretch(0, 0, size), 0):
                 follower.reached(done)
@@ -262,17 +273,20 @@ def _neighbour(target: Path) -> Iterator[Path]:
     """Give a temporary name beside *target*; what is left of it is removed."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:100]}.", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=neighbour(target.name), ignore_cleanup_errors=True) as folder:
             yield Path(folder) / "image"
     except OSError as error:
         raise from_oserror(error, ImageError, f"can't write the image {target}:") from error
 
 
 @contextlib.contextmanager
-def published(target: Path, size: int) -> Iterator[BufferedRandom]:
-    """Open a temporary neighbour; when the context ends well it gets its name."""
+def published(target: Path, size: int, guard: Callable[[], None] = unguarded) -> Iterator[BufferedRandom]:
+    """Open a temporary neighbour; when the context ends well, and *guard* does not raise, it gets its name.
+
+    A link of that name is replaced, not what is behind it.
+    """
     with _neighbour(target) as path:
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             raise ImageError(f"{target} is a directory", hint="remove it or choose another name")
         with path.open("w+b") as file:
             free = shutil.disk_usage(path.parent).free
@@ -283,27 +297,44 @@ def published(target: Path, size: int) -> Iterator[BufferedRandom]:
             yield file
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o755 & ~_umask())
-        path.replace(target)
+        _name(path, target, guard)
         sync(target.parent)
 
 
-def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None) -> dict[str, Any]:
+def _name(path: Path, target: Path, guard: Callable[[], None]) -> None:
+    """Give a whole file its name. What somebody else published under it meanwhile is replaced only if *guard* allows it."""
+    if not os.path.lexists(target):
+        try:
+            os.link(path, target, follow_symlinks=False)
+            path.unlink()
+            return
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links: a rename is as good, but for who comes in between
+            path.replace(target)
+            return
+    guard()
+    path.replace(target)
+
+
+def _directory(
+    sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None, guard: Callable[[], None]
+) -> dict[str, Any]:
     with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
         architecture = architecture_of(sandbox, layers, contents) or architecture
-        size = unpack(sandbox, layers, contents, path)
-        if target.exists() and not target.is_dir():
-            raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
+        unpacked = unpack(sandbox, layers, contents, path, exposed=_is_open(target.parent))
+        guard()
         old = path.with_name("old")
-        if target.exists():
+        if os.path.lexists(target):
+            _replaceable(target)
             target.rename(old)
         try:
             path.rename(target)
         except OSError:
-            if old.exists():
+            if os.path.lexists(old):
                 old.rename(target)
             raise
-        if old.exists():
-            remove(old)
+        remove(old)
         sync(target.parent)
     digest = hashlib.sha256()
     for folder in sandbox.folders:
@@ -311,22 +342,55 @@ def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architec
     return {
         "path": str(target),
         "format": "sandbox",
-        "size": size,
+        "size": unpacked.size,
         "version": digest.hexdigest(),
         "architecture": architecture,
         "inodes": len(set(sandbox.source)),
         "dropped_xattrs": [],
+        "lost": list(unpacked.lost),
     }
 
 
-def remove(folder: Path) -> None:
-    """Remove a directory tree whose directories may forbid it to their owner."""
-    for base, names, _ in os.walk(folder):
-        for name in names:
-            path = Path(base, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
+def _is_open(folder: Path) -> bool:
+    """Tell whether others than the owner may come into a folder: an access list shows in the group's bits."""
+    folder = folder.resolve()
+    return all(place.stat().st_mode & 0o011 for place in (folder, *folder.parents))
+
+
+def _replaceable(target: Path) -> None:
+    """Check that a sandbox may take a name: a link's, a sandbox's, an empty directory's. Raises ImageError."""
+    if target.is_symlink() or is_sandbox(target):
+        return
+    if not target.is_dir():
+        raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
+    if next(target.iterdir(), None) is not None:
+        raise ImageError(f"{target} is a directory and no image", hint="move it away or choose another name")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a directory tree whose directories may forbid it to their owner; one that is gone is no error.
+
+    No link is followed, neither *path* itself nor one inside. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return
+        _open_up(path.name, None, path.parent)
+        for _, names, _, handle in os.fwalk(path, follow_symlinks=False):
+            for name in names:
+                _open_up(name, handle)
+        shutil.rmtree(path)
+
+
+def _open_up(name: str, parent: int | None, folder: Path | None = None) -> None:
+    """Let the owner into a directory, but not through a link that took its place."""
+    with contextlib.suppress(NotADirectoryError):
+        handle = os.open(name if folder is None else folder / name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        finally:
+            os.close(handle)
 
 
 def architecture_of(sandbox: Sandbox, layers: Sequence[Index], contents: Contents) -> str | None:

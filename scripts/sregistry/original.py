@@ -124,7 +124,7 @@ class _Bad(Exception):
 
 def _parse(row: Mapping[str, Any]) -> Record:
     """Return the record of a row. Raises _Bad, InvalidReference, ImageError."""
-    from sregistry import library
+    from sregistry import provenance
 
     if row["collection"] is None:
         raise _Bad(f"its collection {row['collection_id']} is not there")
@@ -147,7 +147,7 @@ def _parse(row: Mapping[str, Any]) -> Record:
             raise _Bad(f"its image {image} is gone")
         if not (path.is_file() or path.is_dir()):  # to open a pipe would wait for its writer
             raise _Bad(f"its image {image} is neither a file nor a sandbox")
-        form, architecture = library.recognize(path)
+        form, architecture = provenance.recognize(path)
         platform = f"linux/{architecture}" if architecture else platform
         size = 0 if form == "sandbox" else path.stat().st_size
     elif not url:

@@ -30,7 +30,7 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
-from sregistry import __version__, batch, cores, messages, program, pulse, receipt, scratch, upkeep
+from sregistry import __version__, batch, cores, messages, occupant, program, pulse, receipt, scratch, upkeep
 from sregistry.catalog import Catalog
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.lease import lease
@@ -55,6 +55,8 @@ _PATHS = (
     *("SREGISTRY_TMPDIR", "SREGISTRY_CLIENT_SECRETS", "SREGISTRY_DOCKERHUB_SECRETS", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"),
     *("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "TMPDIR"),
 )
+#: Settings that make no difference to a receipt.
+_PASSING = ("connections", "layer_limit", "refresh", "force")
 #: Where a line of a log says what went wrong.
 _ERROR = re.compile(r"^error: (.*)", re.MULTILINE)
 
@@ -88,7 +90,7 @@ def run(
         entries: as the key `images` of the configuration.
         settings: of the caller, paths absolute.
         environ: for the jobs; tokens come from here.
-        force: build images again that are there.
+        force: build images again that are there, and in the place of others, as the setting does.
         no_cache: keep layers in a temporary folder, for as long as this lasts.
         shown: is told how far it is.
 
@@ -101,6 +103,7 @@ def run(
         KeyboardInterrupt, or what else comes in between: after the jobs have ended.
     """
     merged = overlay(environ)
+    settings = replace(settings, force=settings.force or force)
     made = targets(batch.entries({"images": entries}), settings, merged)
     program.find(settings.builder)
     no_cache = no_cache or flag(merged.get(DISABLE_CACHE, ""), DISABLE_CACHE)
@@ -117,6 +120,9 @@ def run(
             raise from_oserror(error, StoreError, "can't make a temporary folder") from error
         store = Store(settings.store)
         stack.enter_context(upkeep.session(store))
+        refused = occupant.refusals(made, settings, merged, state / "results")
+        if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
+            return [Outcome(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
         tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
         _forget_records(state, made, settings)
         before = {target.key: _time(state, target, settings) for target in made}
@@ -153,7 +159,7 @@ def _root(environ: Mapping[str, str]) -> Path:
 
 def _key(entries: Sequence[Mapping[str, Any]], settings: Settings, *, no_cache: bool) -> str:
     """Name what is asked for, and how: whatever makes a difference to a receipt."""
-    config = {key: value for key, value in _config(entries, settings).items() if key not in ("connections", "layer_limit", "refresh")}
+    config = {key: value for key, value in _config(entries, settings).items() if key not in _PASSING}
     if no_cache:
         config["cache"] = None
     config["images"] = sorted(json.dumps(dict(entry), sort_keys=True) for entry in entries)
@@ -222,6 +228,8 @@ def _config(entries: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
         "compression": {"codec": compression.codec.name.lower(), "level": compression.level, "block_size": compression.block_size},
         "builder": settings.builder,
         "storage": str(settings.storage),
+        "filename": str(settings.filename),
+        "force": settings.force,
         "database": str(settings.database),
         "cache": str(settings.cache),
         "cache_from": [str(folder) for folder in settings.cache_from],

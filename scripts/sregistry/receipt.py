@@ -62,6 +62,15 @@ def stale(receipt: dict[str, Any]) -> bool:
     return not all(_held(item) for item in receipt.get("holds", ()))
 
 
+def vouches(receipt: Path, path: Path) -> bool:
+    """Tell whether a receipt says that the file or folder *path* is what its stage made, and it still is."""
+    try:
+        value = read(receipt)
+    except SregistryError:
+        return False
+    return any(item["path"] == str(path) for item in value.get("holds", ())) and not stale(value)
+
+
 def _held(item: dict[str, Any]) -> bool:
     try:
         found = Path(item["path"]).stat()

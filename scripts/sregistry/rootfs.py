@@ -4,6 +4,10 @@ Every path is reached through descriptors of directories that this module made i
 time (openat and friends, never following links), so that no link of the image leads anywhere else.
 As root, owners, devices and all attributes are those of the image. As an ordinary user, what the
 system forbids is left out: owners, devices (an empty file stands for one), privileged attributes.
+
+Where others may come to the directory, it lends them no rights. A set-uid file that a user made would give his own
+rights to all who run it: the set-id bits are left out. As root they stay, with devices and capabilities, and the
+directory that holds one of them is open to root alone.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sregistry.content import Contents
 from sregistry.errors import ImageError
@@ -22,6 +27,8 @@ from sregistry.sandbox import IMPLIED, Sandbox
 from sregistry.squashfs.format import MAX_NAME
 from sregistry.tar import Kind
 
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_CAPABILITY = b"security.capability"
 _NODE = {Kind.BLOCK_DEVICE: stat.S_IFBLK, Kind.CHARACTER_DEVICE: stat.S_IFCHR}
 
 
@@ -34,35 +41,55 @@ def open_bits(kind: int) -> int:
     return 0o700 if kind == Kind.DIRECTORY else 0o400
 
 
-def unpack(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False) -> int:
-    """Make *target*, which must not exist, and fill it; return the bytes of content written.
+class Unpacked(NamedTuple):
+    """Bytes of content written, and what of the image is not in the directory, in words."""
 
-    With *readable*, all modes are opened for the owner; see `open_bits`.
+    size: int
+    lost: tuple[str, ...]
+
+
+def unpack(
+    sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False, exposed: bool = False
+) -> Unpacked:
+    """Make *target*, which must not exist, and fill it.
+
+    Args:
+        readable: all modes are opened for the owner; see `open_bits`.
+        exposed: others may come to the directory: it must lend them no rights.
 
     Raises:
         OSError: the file system refuses.
         StoreError: an exploded layer is missing or damaged.
     """
     target.mkdir(mode=0o700)
-    return _Unpacker(sandbox, layers, contents, target, readable).run()
+    return _Unpacker(sandbox, layers, contents, target, readable, exposed).run()
 
 
 class _Unpacker:
-    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool) -> None:
+    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool, exposed: bool) -> None:
         self._sandbox = sandbox
         self._layers = layers
         self._contents = contents
         self._target = target
         self._readable = readable
+        self._exposed = exposed
+        self._powers: list[bytes] = []  # names of what gives rights to who runs or opens it
         self._root = os.geteuid() == 0
         self._made: dict[int, tuple[int, ...]] = {}  # source of a file → rows that lead to its first name
         self._size = 0
 
-    def run(self) -> int:
+    def run(self) -> Unpacked:
         with self._folder((0,)) as handle:
             self._fill((0,), handle)
             self._seal(0, handle)
-        return self._size
+            if not self._exposed or not self._powers:
+                return Unpacked(self._size, ())
+            some = f"{len(self._powers)}, such as {self._powers[0].decode(errors='backslashreplace')}"
+            if not self._root:
+                return Unpacked(self._size, (f"set-uid and set-gid bits ({some}): they would lend your rights to others",))
+            os.fchmod(handle, 0o700)
+            what = f"set-id files, capabilities and devices ({some})"
+            return Unpacked(self._size, (f"the mode of /, which is 0700 here: others could use its {what}",))
 
     def _fill(self, trail: tuple[int, ...], handle: int) -> None:
         """Fill the open directory whose row ends *trail*."""
@@ -146,12 +173,28 @@ class _Unpacker:
         link = index.kind[item] == Kind.SYMLINK
         if not link:
             more = open_bits(index.kind[item]) if self._readable else 0
-            os.chmod(target, index.mode[item] | more, dir_fd=folder)
+            os.chmod(target, self._harmless(layer, item, name) | more, dir_fd=folder)
         for key, value in index.xattrs(item):
             if key != b"security.selinux":
                 _set_attribute(path, key, value, follow=name is None)
         time = max(index.mtime[item], 0)
         os.utime(target, (time, time), dir_fd=folder, follow_symlinks=name is None)
+
+    def _harmless(self, layer: int, item: int, name: bytes | None) -> int:
+        """Return the mode of an entry that is no link, and note whether it gives rights to others."""
+        index = self._layers[layer]
+        kind, mode = index.kind[item], index.mode[item]
+        if not self._exposed:
+            return mode
+        if not self._root:
+            powers = bool(mode & _SET_ID)
+            mode &= ~_SET_ID
+        else:
+            runs = kind == Kind.FILE and (mode & _SET_ID or any(key == _CAPABILITY for key, _ in index.xattrs(item)))
+            powers = bool(runs) or kind in _NODE
+        if powers:
+            self._powers.append(name or b"/")
+        return mode
 
     @contextlib.contextmanager
     def _folder(self, trail: tuple[int, ...]) -> Iterator[int]:

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError
+from sregistry.filename import DEFAULT as FILENAME
+from sregistry.filename import FORMATS, Template
 from sregistry.oci import Platform
 from sregistry.registries import is_host, owners, rows, variable
 
-#: Format → ending of the file's name.
-FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
 #: Builder → the formats it writes. A directory needs no other program.
 BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularity": ("sif", "simg")}
 
@@ -46,6 +46,7 @@ ANY = "oci"
 VARIABLES = {
     "client": "SREGISTRY_CLIENT",
     "storage": "SREGISTRY_STORAGE",
+    "filename": "SREGISTRY_FILENAME",
     "database": "SREGISTRY_DATABASE",
     "cache": "SINGULARITY_CACHEDIR",
     "cache_from": "SREGISTRY_CACHE_FROM",
@@ -61,6 +62,8 @@ DEFAULTS: dict[str, Any] = {
     "compression": {"codec": "gzip", "level": "default", "block_size": 131072},
     "builder": "native",
     "storage": "~/.singularity/shub",
+    "filename": FILENAME,
+    "force": False,
     "database": "~/.singularity",
     "cache": "~/.singularity",
     "cache_from": [],
@@ -98,6 +101,7 @@ class RegistrySettings:
 class Settings:
     """The pipeline's settings.
 
+    `filename` makes the names of the images' files; `force` lets an image take the file of another one.
     `disable` means: no catalog, images go to the current folder; `disable_cache`: layers are kept for one run only,
     elsewhere than in `cache`. `tmpdir` is None where nothing is said.
     """
@@ -108,6 +112,8 @@ class Settings:
     compression: Compression
     builder: str
     storage: Path
+    filename: Template
+    force: bool
     database: Path
     cache: Path
     cache_from: tuple[Path, ...]
@@ -142,6 +148,8 @@ class Settings:
             compression=choice.compression(),
             builder=choice.word("builder", tuple(BUILDERS)),
             storage=Path.cwd() if disable and not choice.given.get("storage") else choice.folder("storage"),
+            filename=choice.template("filename"),
+            force=choice.flag("force"),
             database=choice.folder("database"),
             cache=choice.folder("cache"),
             cache_from=choice.folders("cache_from"),
@@ -233,6 +241,10 @@ class Choice:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,@-]*", str(value)):
             raise ConfigError(f"{name}: {value!r} is no name of a partition or queue")
         return None if value is None else str(value)
+
+    def template(self, key: str) -> Template:
+        value, name, _ = self.find(key)
+        return Template.parse(value, name)
 
     def folder(self, key: str) -> Path:
         value, name, _ = self.find(key)

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +113,34 @@ def _manifest(options: argparse.Namespace) -> None:
     try:
         environ = overlay(os.environ)
         settings, reference = locate(options.uri, options.client, environ)
-        store = _store(options)
+        store, platform = _store(options), Platform.parse(options.platform)
         locked = Digest(options.locked) if options.locked else None
         with _client(settings, store, environ) as client:
-            resolved = resolve(client, reference, Platform.parse(options.platform), store, locked=locked)
+            resolved = resolve(client, reference, platform, store, locked=locked)
+        if options.target is not None and not receipt.vouches(output.with_name("image.json"), options.target):
+            _guard(options, resolved)()  # before anything large is fetched
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
+
+
+def _guard(options: argparse.Namespace, resolved: Resolved) -> Callable[[], None]:
+    """Return what raises ImageError where another image, or somebody's work, has the name that an image is to get."""
+    from sregistry.catalog import Catalog
+    from sregistry.occupant import Identity, refusal
+    from sregistry.secrets import overlay
+
+    def guard() -> None:
+        if not os.path.lexists(options.target):
+            return
+        wanted = Identity.of_resolved(resolved, options.format)
+        records = Catalog(options.database).records if options.database is not None else list
+        error = refusal(options.target, wanted, records, overlay(os.environ), force=options.force)
+        if error is not None:
+            raise error
+
+    return guard
 
 
 def _change(options: argparse.Namespace) -> None:
@@ -329,8 +349,10 @@ def _image(options: argparse.Namespace) -> None:
 
     resolved = _resolved(options.manifest)
     start = time.monotonic()
+    guard = _guard(options, resolved)
+    guard()
     if resolved.kind == SIF:
-        made = _taken(options, resolved)
+        made = _taken(options, resolved, guard)
         receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
         say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
         return
@@ -349,12 +371,15 @@ def _image(options: argparse.Namespace) -> None:
         "deffile": deffile,
         "documents": documents,
         "architecture": resolved.platform.architecture,
+        "guard": guard,
     }
     sandbox = Sandbox.read(options.sandbox)
     if options.builder == "native":
         from sregistry.image import build
 
         made = build(sandbox, **wanted)
+        if made.get("lost"):
+            say(f"warning: {resolved.uri}: a sandbox here can't keep: {'; '.join(made['lost'])}")
     else:
         from sregistry import builders, scratch
         from sregistry.cores import usable
@@ -373,7 +398,7 @@ def _image(options: argparse.Namespace) -> None:
     say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
 
 
-def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
+def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> dict[str, Any]:
     """Publish a SIF as it is. Raises ImageError that names the image."""
     from sregistry import receipt
     from sregistry.errors import ImageError
@@ -387,7 +412,7 @@ def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
     blob = Path(layer["holds"][0]["path"])
     ours = Path(layer["store"]) in blob.parents
     try:
-        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform)
+        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform, guard=guard)
     except ImageError as error:
         raise ImageError(f"{resolved.uri}: {error.message}", hint=error.hint) from error
 
@@ -399,12 +424,15 @@ def _catalog(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.catalog import Catalog
     from sregistry.document import load_json
+    from sregistry.errors import ImageError
     from sregistry.facts import facts
     from sregistry.manifest import SIF
     from sregistry.rebuild import made
     from sregistry.record import record
 
     resolved, image = _resolved(options.manifest), receipt.read(options.image)
+    if receipt.stale(image):
+        raise ImageError(f"{image['path']} was replaced or removed meanwhile, and is not recorded as {resolved.uri}", hint="run again")
     catalog = Catalog(options.database)
     config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
     how = made(
@@ -500,6 +528,9 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--output", type=Path, required=True, metavar="FILE")
     manifest = argparse.ArgumentParser(add_help=False)
     manifest.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="manifest.json")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--database", type=Path, metavar="DIR", help="the catalog, which knows what image a file is")
+    place.add_argument("--force", action="store_true", help="take the place of another image")
     compression = argparse.ArgumentParser(add_help=False)
     compression.add_argument("--codec", required=True)
     compression.add_argument("--level", required=True)
@@ -540,11 +571,13 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("changes", type=Path, nargs="+", metavar="FILE")
     stage.set_defaults(run=_refresh)
 
-    stage = stages.add_parser("manifest", parents=[cache, output], help="resolve a reference")
+    stage = stages.add_parser("manifest", parents=[cache, output, place], help="resolve a reference")
     stage.add_argument("--uri", required=True)
     stage.add_argument("--client", required=True)
     stage.add_argument("--platform", required=True)
     stage.add_argument("--locked", metavar="DIGEST", help="what the tag is to mean")
+    stage.add_argument("--format", default="sif", help="of the image")
+    stage.add_argument("--target", type=Path, metavar="PATH", help="the image: refuse at once if another one is there")
     stage.set_defaults(run=_manifest)
 
     stage = stages.add_parser("manifests", parents=[output], help="gather the layers of all images")
@@ -572,7 +605,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("layers", type=Path, nargs="*", metavar="FILE", help="receipts of exploded layers")
     stage.set_defaults(run=_sandbox)
 
-    stage = stages.add_parser("image", parents=[manifest, output], help="assemble the image")
+    stage = stages.add_parser("image", parents=[manifest, output, place], help="assemble the image")
     stage.add_argument("--metadata", type=Path, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("--sandbox", type=Path, metavar="FILE", help="sandbox.index")
     stage.add_argument("--sif", type=Path, metavar="FILE", help="receipt of the layer, in place of both, if it is a SIF")

@@ -27,7 +27,7 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import __version__, config as configuration, cores, errors, messages, occupant, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.compression import Compression
     from sregistry.errors import SregistryError
     from sregistry.store import Store
@@ -100,6 +100,9 @@ try:
     # All images, those of patterns as far as their lists are there.
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
     OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
+    ENVIRON = secrets.overlay(os.environ)
+    REFUSED = occupant.refusals(list(TARGETS.values()), SETTINGS, ENVIRON, PLACE) if workflow.is_main_process else {}
+    OUTDATED.update(REFUSED)  # their manifests are asked for again, which tells
     if workflow.is_main_process:
         for line in configuration.warnings(PLAN, os.environ):
             if messages.shown(messages.Level.WARNING):
@@ -206,6 +209,8 @@ def know(time):
     except SregistryError as error:
         give_up(error)
     OUTDATED.update(configuration.outdated(list(known.values()), PLACE, refresh=SETTINGS.refresh))
+    if workflow.is_main_process:
+        OUTDATED.update(occupant.refusals(list(known.values()), SETTINGS, ENVIRON, PLACE))
     TARGETS.clear()
     TARGETS.update(known)
 
@@ -221,6 +226,8 @@ def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
     if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
+    if REFUSED and not PATTERNS and len(REFUSED) == len(TARGETS):
+        refuse("\nerror: ".join(dict.fromkeys(map(str, REFUSED.values()))), code=1)
     limit_cores()
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
@@ -356,6 +363,12 @@ def locked(wildcards):
     """What an image's tag is to mean; the receipt tells whether it does, so that a change alone is no reason to run."""
     digest = TARGETS[wildcards.image].locked
     return Unwatched("" if digest is None else f"--locked {digest}")
+
+
+def replacing(wildcards):
+    """What tells the stages which image a file is that they are to replace."""
+    catalog = "" if SETTINGS.disable else f"--database {shlex.quote(str(SETTINGS.database))}"
+    return Unwatched(f"{catalog} {'--force' if SETTINGS.force else ''}".strip())
 
 
 def compression(word):

@@ -21,4 +21,4 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print where an image is, alone on stdout."""
-    print(open_client(options).get(options.uri).location)
+    print(open_client(options).get(options.uri, platform=options.platform, format=options.format).location)

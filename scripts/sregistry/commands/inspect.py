@@ -22,5 +22,5 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print a record: uri, place, then all of it."""
-    container = open_client(options).find(options.uri)
+    container = open_client(options).find(options.uri, platform=options.platform, format=options.format)
     print(f"{container.uri}\n{container.location}\n{json.dumps(container.inspect(), indent=4, sort_keys=True)}")

@@ -35,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
     from sregistry.errors import SregistryError, report
 
     client = open_client(options)
+    which = {"engine": options.engine, "force": options.force, "platform": options.platform, "format": options.format}
     code = 0
     for uri in options.uri:
         try:
-            for path in client.link(uri, options.folder, engine=options.engine, force=options.force):
+            for path in client.link(uri, options.folder, **which):
                 print(path if options.quiet else f"[link] {path} => {path.readlink()}", flush=True)
         except SregistryError as error:
             code = max(code, report(error))

@@ -22,5 +22,5 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Move it."""
-    container = open_client(options).mv(options.uri, options.path)
+    container = open_client(options).mv(options.uri, options.path, platform=options.platform, format=options.format)
     print(f"[move] {container.uri} => {container.location}")

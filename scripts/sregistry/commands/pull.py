@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("uri", nargs="+", metavar="URI", help="such as nvidia/caffe2:17.10 or docker://busybox")
     command.add_argument("--name", metavar="FILE", help="name of the image's file, for one URI")
-    command.add_argument("--force", action="store_true", help="build again what is there")
+    command.add_argument("--force", action="store_true", help="build again what is there, also in the place of another image")
     command.add_argument("--no-cache", action="store_true", help="keep no layers for the next image")
     command.add_argument("--platform", metavar="OS/ARCH", help="such as linux/arm64; this machine's by default")
     command.add_argument("--format", choices=("sif", "simg", "sandbox"), help="of the image")

@@ -23,5 +23,6 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Rename it."""
     client = open_client(options)
-    old = client.find(options.uri).uri
-    print(f"[rename] {old} => {client.rename(options.uri, options.new).uri}")
+    which = {"platform": options.platform, "format": options.format}
+    old = client.find(options.uri, **which).uri
+    print(f"[rename] {old} => {client.rename(options.uri, options.new, **which).uri}")

@@ -27,5 +27,6 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Name it."""
     client = open_client(options)
-    old = client.find(options.uri).uri
-    print(f"[tag] {old} => {client.tag(options.uri, options.new).uri}")
+    which = {"platform": options.platform, "format": options.format}
+    old = client.find(options.uri, **which).uri
+    print(f"[tag] {old} => {client.tag(options.uri, options.new, **which).uri}")
