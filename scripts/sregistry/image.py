@@ -322,7 +322,8 @@ def _directory(
 ) -> dict[str, Any]:
     with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
         architecture = architecture_of(sandbox, layers, contents) or architecture
-        unpacked = unpack(sandbox, layers, contents, path, exposed=_is_open(target.parent))
+        unpacked = unpack(sandbox, layers, contents, path, kept=True)
+        lost = _closed(path, target.parent, unpacked.powers)
         guard()
         old = path.with_name("old")
         if os.path.lexists(target):
@@ -347,8 +348,21 @@ def _directory(
         "architecture": architecture,
         "inodes": len(set(sandbox.source)),
         "dropped_xattrs": [],
-        "lost": list(unpacked.lost),
+        "lost": lost,
     }
+
+
+def _closed(path: Path, storage: Path, powers: Sequence[str]) -> list[str]:
+    """Close a sandbox to others where it would lend them rights; return what of the image is lost with that, in words."""
+    if not powers:
+        return []
+    some = f"{len(powers)}, such as {powers[0]}"
+    if os.geteuid() != 0:
+        return [f"set-uid and set-gid bits of files ({some}), which would lend your rights to others"]
+    if not _is_open(storage):
+        return []
+    path.chmod(0o700)
+    return [f"the mode of its root, 0700 here, as others could use set-id files, capabilities or devices ({some})"]
 
 
 def _is_open(folder: Path) -> bool:

@@ -133,11 +133,10 @@ class Lookup:
 
         Without a reference, where its file is does not count.
         """
-        settings = self.settings
+        wanted, form = self.platform or self.settings.platform, self.format or self.settings.format
         return (
             lambda record: record.image is not None,
-            lambda record: _is_for(record, settings.platform),
-            lambda record: record.format in ("", settings.format),
+            lambda record: _is_for(record, wanted) and record.format in ("", form),
             lambda record: reference is None or record.image == str(self._place(record, reference)),
         )
 

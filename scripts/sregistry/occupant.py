@@ -159,13 +159,17 @@ def _records(database: Path, disable: bool) -> Callable[[], Sequence[Record]]:
 
 def holds(path: Path, records: Iterable[Record], environ: Mapping[str, str]) -> list[Identity] | None:
     """Return which image a file or a sandbox is, several where one has several origins on record; None where nothing tells."""
-    said = None
+    said: provenance.Said | None = None
     with contextlib.suppress(SregistryError):
         said = provenance.read(path)
-    if said is None:
-        return None  # whatever the catalog says of it, that is no image
     place = _place(path)
     kept = [record for record in records if record.image and Path(record.image).name == path.name and _place(Path(record.image)) == place]
+    if said is None:
+        # Cut or damaged, it is still what was recorded; what begins as no image does, whatever the catalog says, is none.
+        with contextlib.suppress(SregistryError):
+            if kept and provenance.looks_like_one(path):
+                return [Identity.of_record(record) for record in kept if record.registry] or None
+        return None
     found = [Identity.of_record(record) for record in kept if record.registry and is_still(record, path)]
     if said.format == "sandbox" or not found:
         own = _said(said, environ)

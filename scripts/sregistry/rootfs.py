@@ -5,9 +5,9 @@ time (openat and friends, never following links), so that no link of the image l
 As root, owners, devices and all attributes are those of the image. As an ordinary user, what the
 system forbids is left out: owners, devices (an empty file stands for one), privileged attributes.
 
-Where others may come to the directory, it lends them no rights. A set-uid file that a user made would give his own
-rights to all who run it: the set-id bits are left out. As root they stay, with devices and capabilities, and the
-directory that holds one of them is open to root alone.
+A directory that is kept lends nobody rights. A set-uid file that a user made would give his own rights to all who run
+it: the set-id bits of files are left out. As root they stay, with devices and capabilities, and are told, so that the
+directory can be closed to others.
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ def open_bits(kind: int) -> int:
 
 
 class Unpacked(NamedTuple):
-    """Bytes of content written, and what of the image is not in the directory, in words."""
+    """Bytes of content written, and names of what gives rights: to whom runs or opens it, or would, if it were not left out."""
 
     size: int
-    lost: tuple[str, ...]
+    powers: list[str]
 
 
 def unpack(
-    sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False, exposed: bool = False
+    sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False, kept: bool = False
 ) -> Unpacked:
     """Make *target*, which must not exist, and fill it.
 
     Args:
         readable: all modes are opened for the owner; see `open_bits`.
-        exposed: others may come to the directory: it must lend them no rights.
+        kept: the directory is the image itself, which others may come to, not a step on the way to one.
 
     Raises:
         OSError: the file system refuses.
         StoreError: an exploded layer is missing or damaged.
     """
     target.mkdir(mode=0o700)
-    return _Unpacker(sandbox, layers, contents, target, readable, exposed).run()
+    return _Unpacker(sandbox, layers, contents, target, readable, kept).run()
 
 
 class _Unpacker:
-    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool, exposed: bool) -> None:
+    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool, kept: bool) -> None:
         self._sandbox = sandbox
         self._layers = layers
         self._contents = contents
         self._target = target
         self._readable = readable
-        self._exposed = exposed
-        self._powers: list[bytes] = []  # names of what gives rights to who runs or opens it
+        self._kept = kept
+        self._powers: list[str] = []
         self._root = os.geteuid() == 0
         self._made: dict[int, tuple[int, ...]] = {}  # source of a file → rows that lead to its first name
         self._size = 0
@@ -82,14 +82,7 @@ class _Unpacker:
         with self._folder((0,)) as handle:
             self._fill((0,), handle)
             self._seal(0, handle)
-            if not self._exposed or not self._powers:
-                return Unpacked(self._size, ())
-            some = f"{len(self._powers)}, such as {self._powers[0].decode(errors='backslashreplace')}"
-            if not self._root:
-                return Unpacked(self._size, (f"set-uid and set-gid bits ({some}): they would lend your rights to others",))
-            os.fchmod(handle, 0o700)
-            what = f"set-id files, capabilities and devices ({some})"
-            return Unpacked(self._size, (f"the mode of /, which is 0700 here: others could use its {what}",))
+        return Unpacked(self._size, self._powers)
 
     def _fill(self, trail: tuple[int, ...], handle: int) -> None:
         """Fill the open directory whose row ends *trail*."""
@@ -184,17 +177,14 @@ class _Unpacker:
         """Return the mode of an entry that is no link, and note whether it gives rights to others."""
         index = self._layers[layer]
         kind, mode = index.kind[item], index.mode[item]
-        if not self._exposed:
+        if not self._kept or name is None:  # set-gid of a directory passes its group on, and no rights
             return mode
-        if not self._root:
-            powers = bool(mode & _SET_ID)
-            mode &= ~_SET_ID
-        else:
-            runs = kind == Kind.FILE and (mode & _SET_ID or any(key == _CAPABILITY for key, _ in index.xattrs(item)))
-            powers = bool(runs) or kind in _NODE
-        if powers:
-            self._powers.append(name or b"/")
-        return mode
+        runs = bool(mode & _SET_ID)
+        if self._root:
+            runs = runs or kind in _NODE or any(key == _CAPABILITY for key, _ in index.xattrs(item))
+        if runs:
+            self._powers.append(name.decode(errors="backslashreplace"))
+        return mode & ~_SET_ID if runs and not self._root else mode
 
     @contextlib.contextmanager
     def _folder(self, trail: tuple[int, ...]) -> Iterator[int]:
