@@ -533,3 +533,45 @@ def test_a_layer_over_the_limit(place: Place) -> None:
                         done.errors[0])  # fmt: skip
     assert place.run("uri=demo/tiny:1").code == 0
     assert NOTHING in place.run("uri=demo/tiny:1", "layer_limit=1000").text  # it says what is refused, not what is made
+
+
+def test_another_image_s_file_is_refused(place: Place) -> None:
+    """A plan says so too; where others are asked for beside it, they are made, and its layers are not fetched."""
+    place.layout.tag("a/b-c:1", place.layout.tags()["demo/tiny:1"])
+    place.layout.tag("a-b/c:1", place.layout.image([layer([file(b"x", b"x")])], {}))
+    assert place.run("uri=a/b-c:1").code == 0
+    image = place.images / "a-b-c:1.sif"
+    before = image.read_bytes()
+    says = f"{image} holds {place.host}/a/b-c:1 (linux/amd64, sif), not {place.host}/a-b/c:1 (linux/amd64, sif); "
+    for flags in ((), ("-n",)):
+        run = place.run("uri=a-b/c:1", flags=flags)
+        lines = run.text.splitlines()
+        assert (run.code, run.rules, [line for line in lines if line.startswith("error: ")]) == (1, [], lines[-1:])
+        assert lines[-1].startswith(f"error: {says}") and "force: yes" in lines[-1]
+    place.asked("blobs")
+    run = place.run("uri=[a-b/c:1,demo/tiny:1]")
+    assert run.code == 1 and len(run.errors) == 1 and says in run.errors[0]
+    assert place.asked("blobs") == [], "what there is, both others have"
+    assert (image.read_bytes(), place.uris()) == (before, ["a/b-c:1", "demo/tiny:1"])
+    assert place.run("uri=a-b/c:1", "force=yes").code == 0
+    assert (image.read_bytes() != before, place.uris()) == (True, ["demo/tiny:1", "a-b/c:1"])
+
+
+def test_names_by_a_template(place: Place) -> None:
+    run = place.run("uri=demo/tiny:1", "filename={client}_{name}_{tag}_{architecture}.{format}")
+    assert (run.code, place.names()) == (0, ["nvidia_tiny_1_amd64.sif"])
+    run = place.run("uri=demo/tiny:1", "filename={repository}")
+    assert run.code == 2 and "error: filename: {repository} is unknown; fields: {client} {registry} " in run.text
+
+
+def test_what_comes_while_a_job_runs_stays(place: Place) -> None:
+    """The job of the image asks once more: what it was planned for is another matter by then."""
+    assert place.run("uri=demo/tiny:1", flags=("--until", "sandbox")).code == 0
+    place.images.mkdir()
+    (place.images / "demo-tiny:1.sif").write_text("notes")
+    (results,) = (place.work / "results").glob("demo-tiny-1-*")
+    command = [sys.executable, "-m", "sregistry.stage", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
+    command += ["--sandbox", "sandbox.index", "--format", "sif", "--target", str(place.images / "demo-tiny:1.sif"), "--output", "i.json"]
+    done = subprocess.run(command, cwd=results, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "nothing tells which image it is" in done.stderr
+    assert ((place.images / "demo-tiny:1.sif").read_text(), (results / "i.json").exists()) == ("notes", False)

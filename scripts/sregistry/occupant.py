@@ -30,6 +30,7 @@ from sregistry.registries import rows
 if TYPE_CHECKING:
     from sregistry.manifest import Resolved
     from sregistry.record import Record
+    from sregistry.reference import Reference
     from sregistry.settings import Settings
     from sregistry.target import Target
 
@@ -54,11 +55,15 @@ class Identity:
 
     @classmethod
     def of_target(cls, target: Target) -> Identity:
-        """Return what is asked for. The variant of a platform is the registry's to choose: it does not count yet."""
-        reference = target.reference
-        platform = f"{target.platform.os}/{target.platform.architecture}"
+        """Return what is asked for."""
+        return cls.of_reference(target.reference, target.platform, target.format)
+
+    @classmethod
+    def of_reference(cls, reference: Reference, platform: Platform, format: str) -> Identity:
+        """Return what is asked for. The variant of the platform is the registry's to choose: it does not count yet."""
         tag = None if reference.digest else reference.tag
-        return cls.of(reference.registry, reference.repository, tag, [reference.digest], platform, target.format)
+        asked = f"{platform.os}/{platform.architecture}"
+        return cls.of(reference.registry, reference.repository, tag, [reference.digest], asked, format)
 
     @classmethod
     def of_resolved(cls, resolved: Resolved, format: str) -> Identity:

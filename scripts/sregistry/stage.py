@@ -27,6 +27,7 @@ from sregistry.pulse import say
 if TYPE_CHECKING:
     from sregistry.compression import Compression
     from sregistry.manifest import Resolved
+    from sregistry.occupant import Identity
     from sregistry.registry import RegistryClient
     from sregistry.settings import RegistrySettings
     from sregistry.store import Store
@@ -104,6 +105,7 @@ def _manifest(options: argparse.Namespace) -> None:
     """Resolve a reference. A refusal is written down: other images go on, `metadata` reports it."""
     from sregistry import receipt
     from sregistry.manifest import resolve
+    from sregistry.occupant import Identity
     from sregistry.oci import Digest, Platform
     from sregistry.secrets import overlay
     from sregistry.target import locate
@@ -115,26 +117,26 @@ def _manifest(options: argparse.Namespace) -> None:
         settings, reference = locate(options.uri, options.client, environ)
         store, platform = _store(options), Platform.parse(options.platform)
         locked = Digest(options.locked) if options.locked else None
+        guarded = options.target is not None and not receipt.vouches(output.with_name("image.json"), options.target)
+        if guarded:  # before anything is asked, and once more when the platform is known
+            _guard(options, Identity.of_reference(reference, platform, options.format))()
         with _client(settings, store, environ) as client:
             resolved = resolve(client, reference, platform, store, locked=locked)
-        if options.target is not None and not receipt.vouches(output.with_name("image.json"), options.target):
-            _guard(options, resolved)()  # before anything large is fetched
+        if guarded:
+            _guard(options, Identity.of_resolved(resolved, options.format))()
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
 
 
-def _guard(options: argparse.Namespace, resolved: Resolved) -> Callable[[], None]:
+def _guard(options: argparse.Namespace, wanted: Identity) -> Callable[[], None]:
     """Return what raises ImageError where another image, or somebody's work, has the name that an image is to get."""
     from sregistry.catalog import Catalog
-    from sregistry.occupant import Identity, refusal
+    from sregistry.occupant import refusal
     from sregistry.secrets import overlay
 
     def guard() -> None:
-        if not os.path.lexists(options.target):
-            return
-        wanted = Identity.of_resolved(resolved, options.format)
         records = Catalog(options.database).records if options.database is not None else list
         error = refusal(options.target, wanted, records, overlay(os.environ), force=options.force)
         if error is not None:
@@ -345,11 +347,12 @@ def _image(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.manifest import SIF
     from sregistry.metadata import sif_objects
+    from sregistry.occupant import Identity
     from sregistry.sandbox import Sandbox
 
     resolved = _resolved(options.manifest)
     start = time.monotonic()
-    guard = _guard(options, resolved)
+    guard = _guard(options, Identity.of_resolved(resolved, options.format))
     guard()
     if resolved.kind == SIF:
         made = _taken(options, resolved, guard)
