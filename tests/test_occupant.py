@@ -71,7 +71,7 @@ OTHERS = {
 def test_who_may_take_a_name(tmp_path: Path, format: str, known: bool) -> None:
     """The same image may, on record or by its own labels; others may not, but by force."""
     path = tmp_path / f"x{FORMATS[format]}"
-    records = [recorded(path, write(path, format=format))] if known or format == "simg" else [write(path, format=format)][:0]
+    records = [recorded(path, write(path, format=format))][: int(known)]
     own = wanted(format=format)
     assert refused(path, own, *records) is None
     assert refused(path, replace(own, platform="linux/amd64/v2"), *records) is None
@@ -83,11 +83,6 @@ def test_who_may_take_a_name(tmp_path: Path, format: str, known: bool) -> None:
         assert refused(path, other, *records, force=True) is None
     for another in FORMATS:
         assert (refused(path, wanted(format=another), *records) is None) == (another == format)
-
-
-def test_a_simg_that_is_not_on_record_is_unknown(tmp_path: Path) -> None:
-    write(tmp_path / "x.simg", format="simg")
-    assert "nothing tells which image it is" in str(refused(tmp_path / "x.simg", wanted(format="simg")))
 
 
 def test_an_image_by_digest(tmp_path: Path) -> None:
@@ -178,7 +173,7 @@ def test_a_damaged_image_is_made_again(tmp_path: Path, format: str) -> None:
     """Of its record, and of no other."""
     path = tmp_path / "x.sif"
     record = recorded(path, write(path, format=format))
-    os.truncate(path, path.stat().st_size - 4096)
+    os.truncate(path, 8192 if format == "simg" else path.stat().st_size - 4096)
     assert refused(path, wanted(format=format), record) is None
     assert refused(path, replace(OTHERS["registry"], format=format), record)
     path.write_text("notes")

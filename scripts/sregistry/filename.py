@@ -98,19 +98,21 @@ def ended(name: str, format: str) -> str:
     return name if ending and name.endswith(ending) else name + ending
 
 
-def checked(name: str, folder: Path, blamed: str) -> str:
+def checked(name: str, folder: Path, blamed: str, written: str = "") -> str:
     """Return *name*, if a file in *folder* may have it: it stays in its folder, shows up in `ls`, and is not too long.
 
     Args:
         name: with its ending.
         folder: need not be there.
         blamed: what made the name: the key `name`, or the image.
+        written: as the user wrote it, if he did.
 
     Raises:
         ConfigError: it begins with *blamed*.
     """
     if not name or "/" in name or name.startswith((".", "-")) or not name.isprintable() or not _encodes(name):
-        raise ConfigError(f"{blamed}: {name[:80]!r} is no file name", hint="letters, digits and signs, without '/', no '.' or '-' in front")
+        hint = "letters, digits and signs, without '/', no '.' or '-' in front"
+        raise ConfigError(f"{blamed}: {(written or name)[:80]!r} is no file name", hint=hint)
     size, limit = len(os.fsencode(name)), longest(folder)
     if size > limit:
         raise ConfigError(f"{blamed}: the file name {name[:40]}… has {size} bytes, and {limit} are the limit of a file name", hint=_ADVICE)

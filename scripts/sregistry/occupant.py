@@ -169,7 +169,7 @@ def holds(path: Path, records: Iterable[Record], environ: Mapping[str, str]) -> 
         said = provenance.read(path)
     place = _place(path)
     kept = [record for record in records if record.image and Path(record.image).name == path.name and _place(Path(record.image)) == place]
-    if said is None:
+    if said is None or not said.sound:
         # Cut or damaged, it is still what was recorded; what begins as no image does, whatever the catalog says, is none.
         with contextlib.suppress(SregistryError):
             if kept and provenance.looks_like_one(path):

@@ -4,7 +4,7 @@
 SIF       header: architecture · definition file: `bootstrap: docker`, `from: X`, nothing else ─▶ X
           inspect-metadata.json: labels · oci-config.json
 sandbox   .singularity.d/labels.json: …deffile.bootstrap, …deffile.from, build-arch
-simg      a squashfs, behind the line that makes it a program: says nothing
+simg      a squashfs, behind the line that makes it a program: the same labels.json in it
 ```
 
 Ours, Apptainer's and Nextflow's pulls write these. A definition that does more than name an image says what the image
@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from sregistry import limits, sif
 from sregistry.document import load_json
 from sregistry.errors import ImageError, SregistryError, from_oserror
+from sregistry.squashfs import reader
 from sregistry.squashfs.format import SUPERBLOCK, Superblock
 
 #: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
@@ -42,13 +43,14 @@ class Said:
     """What an image says of itself.
 
     `source` is a reference, as `pull` takes it, "" where nothing tells it; `architecture` is Go's name, None where
-    nothing tells it; `config` is the image's config, as far as it is kept.
+    nothing tells it; `config` is the image's config, as far as it is kept. Without `sound` it is damaged where it would say so.
     """
 
     format: str
     architecture: str | None
     source: str
     config: dict[str, Any] = field(default_factory=dict)
+    sound: bool = True
 
 
 def read(file: Path) -> Said:
@@ -58,7 +60,9 @@ def read(file: Path) -> Said:
         labels = _sandbox_labels(file)
         return Said(format=form, architecture=labels.get(_ARCHITECTURE), source=_source(labels))
     if form != "sif":
-        return Said(format=form, architecture=architecture, source="")
+        found = _simg_labels(file)
+        labels = found or {}
+        return Said(format=form, architecture=labels.get(_ARCHITECTURE), source=_source(labels), sound=found is not None)
     objects = _objects(file)
     labels = _sif_labels(objects)
     match = _DEFFILE.fullmatch(objects.get("deffile", b"").decode(errors="replace"))
@@ -162,6 +166,19 @@ def _sandbox_labels(folder: Path) -> dict[str, str]:
             found = os.fstat(handle)
             if stat.S_ISREG(found.st_mode) and found.st_size <= limits.OWN_DOCUMENT:
                 return _texts(load_json(opened.read(), "labels.json"))
+    return {}
+
+
+def _simg_labels(file: Path) -> dict[str, str] | None:
+    """Return the labels in a squashfs image, None if it is damaged."""
+    try:
+        with file.open("rb") as opened:
+            head, superblock = _head(opened)
+            found = reader.read(opened, len(head) - len(superblock), f"{_MARK}/labels.json")
+    except (OSError, SregistryError):
+        return None
+    with contextlib.suppress(SregistryError):
+        return _texts(load_json(found, "labels.json")) if found else {}
     return {}
 
 

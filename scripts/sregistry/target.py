@@ -123,7 +123,7 @@ def _target(entry: Entry, settings: Settings, environ: Mapping[str, str]) -> Tar
         raise ConfigError(f"format: {form}: builder: {settings.builder} writes {written} only", hint="choose builder: native for it")
     compression = settings.compression.changed(options.get("compression") or {})
     if options.get("name"):
-        name = checked(ended(options["name"], form), settings.storage, "name")
+        name = checked(ended(options["name"], form), settings.storage, "name", options["name"])
     else:
         made = settings.filename.name(reference, client=owner.client, platform=wanted, format=form)
         name = checked(made, settings.storage, str(reference))
