@@ -27,9 +27,10 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, errors, messages, occupant, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
     from sregistry.compression import Compression
     from sregistry.errors import SregistryError
+    from sregistry.occupant import refusals
     from sregistry.store import Store
     from sregistry.summary import Summary
     from sregistry.target import locate
@@ -101,7 +102,7 @@ try:
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
     OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
     ENVIRON = secrets.overlay(os.environ)
-    REFUSED = occupant.refusals(list(TARGETS.values()), SETTINGS, ENVIRON, PLACE) if workflow.is_main_process else {}
+    REFUSED = refusals(list(TARGETS.values()), SETTINGS, ENVIRON, PLACE) if workflow.is_main_process else {}
     OUTDATED.update(REFUSED)  # their manifests are asked for again, which tells
     if workflow.is_main_process:
         for line in configuration.warnings(PLAN, os.environ):
@@ -210,7 +211,7 @@ def know(time):
         give_up(error)
     OUTDATED.update(configuration.outdated(list(known.values()), PLACE, refresh=SETTINGS.refresh))
     if workflow.is_main_process:
-        OUTDATED.update(occupant.refusals(list(known.values()), SETTINGS, ENVIRON, PLACE))
+        OUTDATED.update(refusals(list(known.values()), SETTINGS, ENVIRON, PLACE))
     TARGETS.clear()
     TARGETS.update(known)
 
