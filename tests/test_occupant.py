@@ -176,7 +176,11 @@ def test_a_damaged_image_is_made_again(tmp_path: Path, format: str) -> None:
     os.truncate(path, 8192 if format == "simg" else path.stat().st_size - 4096)
     assert refused(path, wanted(format=format), record) is None
     assert refused(path, replace(OTHERS["registry"], format=format), record)
-    path.write_text("notes")
+    path.write_text("half")
+    assert refused(path, wanted(format=format), record) is None
+    assert refused(path, replace(OTHERS["registry"], format=format), record)
+    path.unlink()
+    work(path)
     assert refused(path, wanted(format=format), record)
 
 

@@ -4,6 +4,7 @@
 nothing there, or a link to no image                         ─▶ free (a link is replaced, never what is behind it)
 on record, and still the bytes that were recorded            ─▶ the record's image
 else what the image says of itself (provenance.py)           ─▶ that image
+a file on record that is no whole image any more             ─▶ the record's image, damaged: it is made again
 a directory that is no sandbox                               ─▶ somebody's work: never replaced
 anything else                                                ─▶ unknown: replaced by `force` alone
 ```
@@ -170,11 +171,8 @@ def holds(path: Path, records: Iterable[Record], environ: Mapping[str, str]) -> 
     place = _place(path)
     kept = [record for record in records if record.image and Path(record.image).name == path.name and _place(Path(record.image)) == place]
     if said is None or not said.sound:
-        # Cut or damaged, it is still what was recorded; what begins as no image does, whatever the catalog says, is none.
-        with contextlib.suppress(SregistryError):
-            if kept and provenance.looks_like_one(path):
-                return [Identity.of_record(record) for record in kept if record.registry] or None
-        return None
+        # Cut, damaged or overwritten: what says nothing of itself counts as what was recorded, which is to be made again.
+        return [Identity.of_record(record) for record in kept if record.registry and path.is_file()] or None
     found = [Identity.of_record(record) for record in kept if record.registry and is_still(record, path)]
     if said.format == "sandbox" or not found:
         own = _said(said, environ)
