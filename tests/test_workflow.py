@@ -560,7 +560,7 @@ def test_another_image_s_file_is_refused(place: Place) -> None:
 def test_names_by_a_template(place: Place) -> None:
     run = place.run("uri=demo/tiny:1", "filename={client}_{name}_{tag}_{architecture}.{format}")
     assert (run.code, place.names()) == (0, ["nvidia_tiny_1_amd64.sif"])
-    run = place.run("uri=demo/tiny:1", "filename={repository}")
+    run = place.run("uri=demo/tiny:1", "filename=x-{repository}")
     assert run.code == 2 and "error: filename: {repository} is unknown; fields: {client} {registry} " in run.text
 
 
