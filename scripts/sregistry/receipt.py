@@ -57,7 +57,7 @@ def hold(path: Path) -> dict[str, Any]:
     return {"path": str(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def stale(receipt: dict[str, Any]) -> bool:
+def stale(receipt: Mapping[str, Any]) -> bool:
     """Tell whether something that the receipt holds is gone or another."""
     return not all(_held(item) for item in receipt.get("holds", ()))
 
@@ -98,10 +98,9 @@ def sweep(results: Path, variants: Mapping[str, str], store: Path, gathered: Pat
     seen: set[Path] = set()
     for key, variant in variants.items():
         folder = results / key
-        layers = _layers(folder / "manifest.json")
-        exploded = [results / "explode" / f"{digest}.{variant}.json" for digest in layers]
+        exploded, blobs = _of_layers(results, key, variant)
         own = [folder / name for name in ("manifest.json", "metadata.json", "image.json", "record.json")]
-        for path in (*own, *(results / "layer" / f"{digest}.json" for digest in layers), *exploded):
+        for path in (*own, *blobs, *exploded):
             if path in seen:  # images share layers
                 continue
             seen.add(path)
@@ -125,18 +124,71 @@ def sweep_tags(results: Path, keys: Iterable[str], store: Path, chosen: Path) ->
             chosen.unlink(missing_ok=True)
 
 
+def remade(results: Path, variants: Mapping[str, str], patterns: Iterable[str], store: Path, gathered: Path) -> set[Path]:
+    """Return the outputs that a run makes anew because it sweeps first. Nothing on disk is changed.
+
+    A dry run shows these jobs. An output that is missing is not among them, for Snakemake sees that itself.
+
+    Args:
+        results, variants, store, gathered: as for `sweep`.
+        patterns: keys of the patterns, as for `sweep_tags`.
+    """
+    found = {path for key in patterns if _void(path := results / "tags" / f"{key}.json", store) and not _pinned(path)}
+    for key, variant in variants.items():
+        folder = results / key
+        manifest, metadata, image, record = (folder / f"{name}.json" for name in ("manifest", "metadata", "image", "record"))
+        if _void(manifest, store):
+            # A manifest that was pinned comes back, newer than what was gathered of it.
+            found.add(gathered if _pinned(manifest) else manifest)
+        if _void(record, store):
+            found.add(record)
+        if image.is_file() and not _void(image, store):
+            continue
+        # Only an image that is to be made needs what is below it.
+        exploded, blobs = _of_layers(results, key, variant)
+        gone = [path for path in (metadata, *exploded) if not path.is_file() or _void(path, store)]
+        found |= {image, *gone, *((folder / "sandbox.index",) if gone else ())}
+        found |= {blob for blob, made in zip(blobs, exploded, strict=True) if made in gone and _void(blob, store)}
+    return {path for path in found if path.exists()}
+
+
+def _of_layers(results: Path, key: str, variant: str) -> tuple[list[Path], list[Path]]:
+    """Return the receipts of an image's exploded layers and of their blobs, each once, in one order."""
+    layers = _layers(results / key / "manifest.json")
+    return [results / "explode" / f"{digest}.{variant}.json" for digest in layers], [results / "layer" / f"{digest}.json" for digest in layers]
+
+
 def _outdated(path: Path, store: Path) -> bool:
     """Discard the receipt if it no longer counts, and say so."""
-    try:
-        value = read(path)
-    except SregistryError as error:
-        value = {"error": str(error)}
-    outdated = "error" in value or value.get("store") not in (None, str(store)) or stale(value)
+    value = _read(path)
+    outdated = _counts_no_longer(value, store)
     if outdated:
         discard(path, value)
     else:
         _use(value, store)
     return outdated
+
+
+def _void(path: Path, store: Path) -> bool:
+    """Tell whether a receipt is there and no longer counts."""
+    return path.is_file() and _counts_no_longer(_read(path), store)
+
+
+def _pinned(path: Path) -> bool:
+    """Tell whether what was pinned before a failed refresh takes the place of the receipt."""
+    return bool(_read(path).get("pinned"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a receipt; one that can't be read is one of an error."""
+    try:
+        return read(path)
+    except SregistryError as error:
+        return {"error": str(error)}
+
+
+def _counts_no_longer(value: Mapping[str, Any], store: Path) -> bool:
+    return "error" in value or value.get("store") not in (None, str(store)) or stale(value)
 
 
 def _use(value: dict[str, Any], store: Path) -> None:

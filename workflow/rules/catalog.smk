@@ -22,7 +22,7 @@ rule catalog:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/record.json"),
         database=str(SETTINGS.database),
         builder=SETTINGS.builder,
         codec=compression("codec"),

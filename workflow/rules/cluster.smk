@@ -28,27 +28,16 @@ def group_of_image(wildcards):
     return None if workflow.local_exec else f"image-{wildcards.image}"
 
 
-@functools.cache
-def images_of_layers(path, time):
-    """Return digest → the images that the layer is in."""
-    found = {}
-    for image, digests in read_gathered(path, time)["layers"].items():
-        for digest in digests:
-            found.setdefault(digest, set()).add(image)
-    return found
-
-
 def group_of_layer(wildcards):
     """The small layers of the same images; how many of them make a job, `group-components` says.
 
     A job waits for all its layers and fails with any of them, and so does each of these images: no other
     image may have to.
     """
-    size = gathered("sizes")[wildcards.digest]
+    size = known("sizes").get(wildcards.digest)
     if workflow.local_exec or size is None or size > LARGE_LAYER:
         return None
-    path = str(PLACE.parent / GATHERED)
-    images = images_of_layers(path, os.stat(path).st_mtime_ns)[wildcards.digest]
+    images = known("images")[wildcards.digest]
     name = f"layers-{hashlib.sha256(' '.join(sorted(images)).encode()).hexdigest()[:16]}"
     workflow.parent_groupids[name] = "layers"
     return name
@@ -72,13 +61,11 @@ def tree_memory(wildcards, attempt):
 def gigabytes(wildcards):
     """Compressed gigabytes of the layer, or of the image's layers; one of unknown size counts as one.
 
-    None before they are gathered: a resource that waits for a checkpoint is an error of Snakemake.
+    0 before they are gathered.
     """
-    if not (PLACE.parent / GATHERED).exists():
-        return 0
-    sizes = gathered("sizes")
-    digests = [wildcards.digest] if "digest" in wildcards.keys() else gathered("layers").get(wildcards.image, [])
-    return sum((1 << 30) if sizes[digest] is None else sizes[digest] for digest in digests) / (1 << 30)
+    sizes = known("sizes")
+    digests = [wildcards.digest] if "digest" in wildcards.keys() else known("layers").get(wildcards.image, [])
+    return sum((1 << 30) if sizes.get(digest) is None else sizes[digest] for digest in digests) / (1 << 30)
 
 
 def transfer_time(wildcards, attempt):

@@ -5,12 +5,15 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import getpass
 import hashlib
 import json
 import math
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,6 +53,13 @@ def hold_store():
         held.enter_context(scratch.temporary(SETTINGS.cache))
     held.enter_context(upkeep.session(Store(SETTINGS.store)))
     atexit.register(held.close)
+
+
+# Snakemake asks for the user's name as soon as the graph is built; in a container, the number may have none.
+try:
+    getpass.getuser()
+except (KeyError, OSError):
+    os.environ.update(LOGNAME=str(os.getuid()))
 
 
 # As a module, the config is the other workflow's to give: the file is its own, with keys of its own.
@@ -107,11 +117,6 @@ try:
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
         if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
-        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
-        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
-            hold_store()
-        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
-        receipt.sweep(PLACE, {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, PLACE.parent / GATHERED)
 except SregistryError as error:
     give_up(error)
 
@@ -140,10 +145,8 @@ CONNECTIONS = max(1, workflow.global_resources["network"].value or SETTINGS.conn
 # Bytes below which a layer is not worth another connection.
 CONNECTION_SIZE = 256 << 20
 
-# A new text each time: what has the same bytes as before triggers nothing.
+# What makes a manifest out of date that is to be asked again.
 STAMP = f"{RESULTS}/refresh"
-if (SETTINGS.refresh or OUTDATED) and workflow.is_main_process:
-    receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
 
 
 wildcard_constraints:
@@ -173,14 +176,75 @@ def end_idle():
         end()
 
 
+def runs():
+    """Whether this process makes images. A dry run, a summary, a graph, a report and the like only ask: they change nothing on disk.
+
+    The answer is there when the graph is built, which is after the Snakefile is read.
+    """
+    return workflow.is_main_process and workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
+
+
+@functools.cache
+def sweep():
+    """Before a run looks for what is there, discard the receipts that no longer count and stamp what is to be asked again.
+
+    Each input function of a first job calls this: a target may be any of them.
+    """
+    if not runs():
+        return
+    try:
+        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
+        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
+            hold_store()
+        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
+        receipt.sweep(PLACE, variants(), SETTINGS.store, PLACE.parent / GATHERED)
+        if SETTINGS.refresh or OUTDATED:
+            # A new text each time: what has the same bytes as before triggers nothing.
+            receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
+    except SregistryError as error:
+        give_up(error)
+
+
+def variants():
+    """The images' keys, with the names of their compressions."""
+    return {key: target.compression.variant for key, target in TARGETS.items()}
+
+
+@functools.cache
+def remade():
+    """What a run would make anew because it sweeps first, in a process that only asks."""
+    if runs() or not workflow.is_main_process:
+        return frozenset()
+    return receipt.remade(PLACE, variants(), PATTERNS, SETTINGS.store, PLACE.parent / GATHERED)
+
+
+def refreshing(wildcards):
+    """Whether a tag, or a list of tags, is asked again: by `refresh`, or because a lock file says another digest."""
+    return SETTINGS.refresh if "pattern" in wildcards.keys() else wildcards.image in OUTDATED
+
+
+def version(output, asked=None):
+    """Return a params function: the version of the package, whose change makes *output* anew.
+
+    In a process that only asks it is another text where a run would sweep *output* away or stamp it as *asked* again.
+    So the job is shown, and nothing on disk is changed.
+    """
+
+    def get(wildcards):
+        if runs() or not workflow.is_main_process:
+            return VERSION
+        anew = (asked is not None and asked(wildcards)) or PLACE.parent / output.format(**dict(wildcards.items())) in remade()
+        return f"{VERSION}, made anew" if anew else VERSION
+
+    return get
+
+
 def begin():
-    """Note what is there before a run; other ways to use the graph, a dry run above all, are none.
+    """Note what is there before a run.
 
     `sregistry pull` tells by itself what it did.
     """
-    if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
-        return
-    if os.environ.get(pulse.VARIABLE) or not MAIN:
+    if not runs() or os.environ.get(pulse.VARIABLE) or not MAIN:
         return
     try:
         if not SUMMARY.begun:
@@ -212,6 +276,7 @@ def know(time):
 
 def images():
     """All images, those of patterns once their lists of tags are gathered."""
+    sweep()
     if PATTERNS:
         know(os.stat(checkpoints.targets.get().output[0]).st_mtime_ns)
     return TARGETS
@@ -221,6 +286,7 @@ def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
     if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
+    sweep()
     limit_cores()
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
@@ -246,6 +312,7 @@ def pinned_manifest(wildcards):
 
 def lists_of_tags(wildcards):
     """The list of each pattern."""
+    sweep()
     return [f"{RESULTS}/tags/{pattern}.json" for pattern in PATTERNS]
 
 
@@ -290,10 +357,9 @@ def receipt_of(text):
 
 
 def refreshed(wildcards):
-    """What makes a manifest or a list of tags out of date: `refresh`, or a lock file that says another digest."""
-    if "pattern" in wildcards.keys():
-        return [STAMP] if SETTINGS.refresh else []
-    return [STAMP] if wildcards.image in OUTDATED else []
+    """What makes a manifest or a list of tags out of date; a dry run has no stamp."""
+    sweep()
+    return [STAMP] if refreshing(wildcards) and (PLACE.parent / STAMP).exists() else []
 
 
 def of(field):
@@ -334,7 +400,7 @@ def tags_before(wildcards):
 def ask_now():
     """Have all changes asked for in this run, whatever an earlier one that was cut short left."""
     stamp = f"{RESULTS}/change/now"
-    if workflow.is_main_process and not workflow.dryrun:
+    if runs():
         receipt.publish(PLACE.parent / stamp, str(time.time_ns()).encode())
     return stamp if (PLACE.parent / stamp).exists() else []
 
@@ -369,28 +435,47 @@ def compression(word):
     return get
 
 
+def summed(value):
+    """Add to what was gathered, layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], what all layers share.
+
+    `images` has the images that a layer is in, in their order; `bytes`, `usual` and `total` are sizes.
+    """
+    images = {}
+    for image, digests in value["layers"].items():
+        for digest in digests:
+            images.setdefault(digest, []).append(image)
+    sizes = [size for size in value["sizes"].values() if size is not None]
+    # A layer of unknown size counts as those that are known do on average.
+    usual = max(1, sum(sizes) / len(sizes)) if sizes else 1
+    total = sum(sizes) + usual * (len(value["sizes"]) - len(sizes))
+    return {**value, "images": images, "bytes": sum(sizes), "usual": usual, "total": total}
+
+
 @functools.cache
 def read_gathered(path, time):
-    """Read a gathering file, and add up what all layers share; *time* is its own, so that a new one is read anew."""
-    value = json.loads(Path(path).read_text())
-    # Of several images that have a layer, the first.
-    value["images"] = {digest: image for image, digests in reversed(value["layers"].items()) for digest in digests}
-    known = [size for size in value["sizes"].values() if size is not None]
-    value["bytes"] = sum(known)
-    # One of unknown size counts as those that are known do on average.
-    value["usual"] = max(1, value["bytes"] / len(known)) if known else 1
-    value["total"] = value["bytes"] + value["usual"] * (len(value["sizes"]) - len(known))
-    if workflow.is_main_process:
-        SUMMARY.gathered()
-    return value
+    """Read a gathering file; *time* is its own, so that a new one is read anew."""
+    return summed(json.loads(Path(path).read_text()))
 
 
 def gathered(field):
-    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], and sums of these."""
-    if not MAIN and workflow.is_main_process:
-        hold_store()  # a module's onstart is nobody's
+    """What the one checkpoint gathered. Input functions wait for it."""
+    sweep()
+    if not MAIN and runs():
+        hold_store()  # Snakemake does not run the onstart of a module
     path = str(checkpoints.manifests.get().output[0])
-    return read_gathered(path, os.stat(path).st_mtime_ns)[field]
+    value = read_gathered(path, os.stat(path).st_mtime_ns)
+    if workflow.is_main_process:
+        SUMMARY.gathered()
+    return value[field]
+
+
+def known(field):
+    """The same as far as it is on disk, for threads, resources and groups: an error of Snakemake ends one that waits for a checkpoint."""
+    path = PLACE.parent / GATHERED
+    try:
+        return read_gathered(str(path), os.stat(path).st_mtime_ns)[field]
+    except FileNotFoundError:
+        return summed({"layers": {}, "sizes": {}, "sifs": []})[field]
 
 
 def manifest_of_image(wildcards):
@@ -401,7 +486,7 @@ def manifest_of_image(wildcards):
 
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
-    return f"{RESULTS}/{gathered('images')[wildcards.digest]}/manifest.json"
+    return f"{RESULTS}/{gathered('images')[wildcards.digest][0]}/manifest.json"
 
 
 def exploded_layers(wildcards):
@@ -412,8 +497,8 @@ def exploded_layers(wildcards):
 
 def layer_connections(wildcards):
     """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
-    size = gathered("sizes")[wildcards.digest] or 0
-    share = size / max(1, gathered("bytes"))
+    size = known("sizes").get(wildcards.digest) or 0
+    share = size / max(1, known("bytes"))
     return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
@@ -439,5 +524,5 @@ def explode_threads(wildcards):
     Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
     still run when the others are done gets more.
     """
-    size, usual = gathered("sizes")[wildcards.digest], gathered("usual")
-    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, gathered("total")))))
+    size, usual = known("sizes").get(wildcards.digest), known("usual")
+    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, known("total")))))

@@ -23,7 +23,7 @@ rule image:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/image.json"),
         parts=as_options,
         format=of("format"),
         target=of("path"),

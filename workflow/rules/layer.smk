@@ -27,7 +27,7 @@ rule layer:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/layer/{digest}.json"),
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
@@ -58,7 +58,7 @@ rule explode:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/explode/{digest}.{variant}.json"),
         cache=CACHE,
         cache_from=CACHE_FROM,
         codec=compression("codec"),

@@ -24,7 +24,7 @@ rule manifest:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/manifest.json", refreshing),
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
@@ -54,7 +54,7 @@ checkpoint manifests:
         "../envs/sregistry.yml"
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version(GATHERED),
     message:
         "manifests {output}"
     shell:
