@@ -155,7 +155,8 @@ def remade(results: Path, variants: Mapping[str, str], patterns: Iterable[str], 
 def _of_layers(results: Path, key: str, variant: str) -> tuple[list[Path], list[Path]]:
     """Return the receipts of an image's exploded layers and of their blobs, each once, in one order."""
     layers = _layers(results / key / "manifest.json")
-    return [results / "explode" / f"{digest}.{variant}.json" for digest in layers], [results / "layer" / f"{digest}.json" for digest in layers]
+    blobs = [results / "layer" / f"{digest}.json" for digest in layers]
+    return [results / "explode" / f"{digest}.{variant}.json" for digest in layers], blobs
 
 
 def _outdated(path: Path, store: Path) -> bool:

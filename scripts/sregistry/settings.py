@@ -72,6 +72,9 @@ DEFAULTS: dict[str, Any] = {
     "docker_cmd": False,
 }
 
+#: What a folder's name must not have: it could be written in no line, and in no JSON that others read.
+_UNTOLD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 _TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "")
 
 
@@ -274,12 +277,12 @@ def _walk(table: Mapping[str, Any], key: str) -> Any:
 def folder(value: object, name: str) -> Path:
     """Return a folder's absolute path. Raises ConfigError that blames *name*."""
     try:
-        path = Path(str(value)).expanduser()
+        path = Path.cwd() / Path(str(value)).expanduser()
     except RuntimeError:
         raise ConfigError(f"{name}: {value}: no such home folder") from None
-    if "\0" in str(path) or "\n" in str(path):
-        raise ConfigError(f"{name}: {value!r} is no folder name")
-    return Path.cwd() / path
+    if _UNTOLD.search(str(path)):
+        raise ConfigError(f"{name}: {str(path)!r} is no folder name", hint="choose one in UTF-8, without line ends and control characters")
+    return path
 
 
 def platform(text: str, name: str) -> Platform:

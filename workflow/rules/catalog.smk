@@ -23,7 +23,7 @@ rule catalog:
     params:
         python=PYTHON,
         version=version("results/{image}/record.json"),
-        database=str(SETTINGS.database),
+        database=database,
         builder=SETTINGS.builder,
         codec=compression("codec"),
         level=compression("level"),

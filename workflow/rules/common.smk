@@ -91,6 +91,7 @@ PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH 
 
 try:
     messages.set_up(os.environ)
+    configuration.folder(Path.cwd(), "the working folder")
     PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
@@ -371,6 +372,11 @@ def of(field):
     return get
 
 
+def database(wildcards):
+    """The folder of the catalog. From a function, as Snakemake takes braces in a text for a wildcard."""
+    return str(SETTINGS.database)
+
+
 def pattern_of(wildcards):
     """The pattern, one that a lock file settles included."""
     return next(pattern for pattern in PLAN.patterns if pattern.key == wildcards.pattern)
@@ -487,6 +493,12 @@ def manifest_of_image(wildcards):
 def manifest_of_layer(wildcards):
     """A manifest that names the layer."""
     return f"{RESULTS}/{gathered('images')[wildcards.digest][0]}/manifest.json"
+
+
+def blob_of_layer(wildcards):
+    """The receipt of the layer's blob, whose time says nothing. Of one that is fetched again, a dry run shows what follows."""
+    path = f"{RESULTS}/layer/{wildcards.digest}.json"
+    return path if PLACE.parent / path in remade() else ancient(path)
 
 
 def exploded_layers(wildcards):

@@ -39,7 +39,7 @@ rule layer:
 
 rule explode:
     input:
-        layer=ancient("results/layer/{digest}.json"),
+        layer=blob_of_layer,
     output:
         "results/explode/{digest}.{variant}.json",
     log:
