@@ -34,12 +34,16 @@ _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
     "amd64": (lambda: platform.machine() == "x86_64", "needs a machine of the test images' architecture, amd64"),
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "mount": (_mounts, "needs root and the right to mount"),
+    "gridengine": (
+        lambda: os.geteuid() == 0 and (CACHE / "gridengine/.ready").exists(),
+        "needs root and Grid Engine's packages (tests/real/provision)",
+    ),
     "apptainer": (lambda: _mounts() and (CACHE / "apptainer/.ready").exists(), "needs root and Apptainer (tests/real/provision)"),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
+    config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer, gridengine")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -20,8 +20,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sregistry import units
 from sregistry.compression import Compression
-from sregistry.errors import ConfigError
+from sregistry.errors import ConfigError, UsageError
 from sregistry.oci import Platform
 from sregistry.registries import is_host, owners, rows, variable
 
@@ -149,7 +150,7 @@ class Settings:
             cache=choice.folder("cache"),
             cache_from=choice.folders("cache_from"),
             connections=choice.count("connections"),
-            layer_limit=choice.count("layer_limit", digits=18),
+            layer_limit=choice.size("layer_limit"),
             refresh=choice.flag("refresh"),
             locked=choice.path("locked"),
             transfer=choice.partition("transfer"),
@@ -228,6 +229,17 @@ class Choice:
         number = _integer(value, name, digits)
         if number < 1:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
+        return number
+
+    def size(self, key: str) -> int:
+        """Bytes, from 1."""
+        value, name, _ = self.find(key)
+        try:
+            number = units.size(value)
+        except UsageError as error:
+            raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
+        if number < 1:
+            raise ConfigError(f"{name}: expected a size from 1 byte, got {value}")
         return number
 
     def partition(self, key: str) -> str | None:

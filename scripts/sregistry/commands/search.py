@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from sregistry import units
 from sregistry.commands import open_client
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def register(commands: Commands) -> None:
         "repositories, where the registry lists them",
     )
     command.add_argument("query", metavar="QUERY", help="a repository, or a pattern of repositories or of a repository's tags")
-    command.add_argument("--limit", type=_count, metavar="N", help="the last N only")
+    command.add_argument("--limit", type=units.argument(units.count), metavar="N", help="the last N only")
     command.add_argument("--json", action="store_true", help="as a JSON list")
     command.set_defaults(run=run)
 
@@ -40,10 +41,3 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(shown, indent=4) if options.json else "\n".join(shown))
     if len(shown) < len(found) and not options.quiet:
         print(f"The last {len(shown)} of {len(found)}.", file=sys.stderr)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
