@@ -26,6 +26,7 @@ import pytest
 from sregistry.catalog import Catalog
 from sregistry.serve import serve
 from sregistry.store import Store
+from tests import forked
 from tests.images import Layer, Layout, layer, lazy
 from tests.tarball import directory, file
 
@@ -533,3 +534,58 @@ def test_a_layer_over_the_limit(place: Place) -> None:
                         done.errors[0])  # fmt: skip
     assert place.run("uri=demo/tiny:1").code == 0
     assert NOTHING in place.run("uri=demo/tiny:1", "layer_limit=1000").text  # it says what is refused, not what is made
+
+
+ODD = "a{b}c { 'q\" $HOME %s * [x] ü ; & \\ -lead"
+
+
+def test_folders_of_any_name(place: Place) -> None:
+    work, made = place.root / ODD, {}
+    for name in ("SREGISTRY_STORAGE", "SREGISTRY_DATABASE", "SINGULARITY_CACHEDIR", "SREGISTRY_TMPDIR", "TMPDIR"):
+        made[name] = place.root / name / ODD
+        made[name].mkdir(parents=True)
+    place.work.rename(work)
+    given = {**place.environ, **{name: str(path) for name, path in made.items()}}
+    environ = {**{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}, **given}
+    start = ["--snakefile", str(WORKFLOW / "Snakefile")]
+    asked = ["--config", "uri=demo/tiny:1"]
+    for code, text in forked.each([[*start, *asked], [*start, "--report", "report.html", *asked]], work, environ):
+        assert code == 0, text
+    assert (made["SREGISTRY_STORAGE"] / "demo-tiny:1.sif").is_file()
+    assert [record.uri for record in Catalog(made["SREGISTRY_DATABASE"]).records()] == ["demo/tiny:1"]
+
+
+@pytest.mark.parametrize("name", ["new\nline", "a\x1b[31m", "tab\there", "\udcff"], ids=["line", "escape", "tab", "bytes"])
+def test_a_folder_whose_name_is_refused(place: Place, name: str) -> None:
+    done = place.run("uri=demo/tiny:1", flags=("-n",), SREGISTRY_DATABASE=str(place.root / name))
+    assert done.code == 2
+    (line,) = done.errors
+    assert line.startswith("SREGISTRY_DATABASE: '/") and line.endswith(
+        "is no folder name; choose one in UTF-8, without line ends and control characters"
+    )
+
+
+def test_a_user_without_a_name(place: Place) -> None:
+    alone = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces")
+    names = {"LOGNAME", "USER", "LNAME", "USERNAME"}
+    environ = {
+        name: value for name, value in os.environ.items() if name not in names and not name.startswith(("SREGISTRY_", "SINGULARITY_"))
+    }
+    environ |= {**place.environ, "HOME": str(place.root / "home"), "XDG_STATE_HOME": str(place.root / "state")}
+    for command in (
+        [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/tiny:1"],
+        [sys.executable, "-m", "sregistry.cli", "pull", "demo/tiny:1"],
+    ):
+        done = subprocess.run([*alone, *command], cwd=place.work, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert place.names() == ["demo-tiny:1.sif"]
+
+
+def test_a_configuration_file_that_is_no_yaml(place: Place) -> None:
+    (place.work / "config").mkdir()
+    (place.work / "config/config.yaml").write_text("uri: demo/tiny:1\nstorage: [\n")
+    done = place.run(flags=("-n",))
+    assert done.code == 2
+    assert done.errors == ["config/config.yaml:3: this is no YAML: expected the node content, but found '<stream end>'"]

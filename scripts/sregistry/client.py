@@ -31,7 +31,7 @@ from sregistry.record import Record
 from sregistry.record import record as new_record
 from sregistry.reference import Reference, split_scheme
 from sregistry.secrets import overlay
-from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, from_file, registry, unverified
+from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, foreign, load_local, registry, unverified
 from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 
@@ -102,17 +102,25 @@ class Container(Record):
 class Client:
     """One user's view: the settings, the catalog, and what can be done with both.
 
-    *environ* is what the jobs of a pull inherit; the secrets file is read where it counts.
+    *environ* is what the jobs of a pull inherit; the secrets file is read where it counts. *wrong* is what the
+    configuration file has against all that needs more of it than the names of client and catalog.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], *, wrong: ConfigError | None = None) -> None:
         self.settings = settings
+        self._wrong = wrong
         self.catalog = Catalog(settings.database)
         self.interactive = False
         self._environ = environ
 
     def __repr__(self) -> str:
         return f"<Client {self.settings.client} {self.catalog.path}>"
+
+    def _all_settings(self) -> Settings:
+        """Return the settings, all of which count. Raises ConfigError: the configuration file is wrong."""
+        if self._wrong is not None:
+            raise self._wrong
+        return self.settings
 
     def announce(self) -> None:
         """Say on stderr which client and catalog are used."""
@@ -230,7 +238,7 @@ class Client:
         entry = {key: value for key, value in given.items() if value is not None}
         return pipeline.run(
             [{"uri": uri, **entry} for uri in uris],
-            replace(self.settings, refresh=refresh),
+            replace(self._all_settings(), refresh=refresh),
             environ=self._environ,
             force=force,
             no_cache=no_cache,
@@ -256,7 +264,7 @@ class Client:
         kept, _ = library.add(
             self.catalog,
             place,
-            self.settings.storage,
+            self._all_settings().storage,
             client=owner.client,
             reference=reference,
             copy=copy,
@@ -306,7 +314,7 @@ class Client:
                 say(f"[{number}/{len(files)}] reading {file}")
                 yield file
 
-        found = inventory.read(reading(), self.settings, overlay(self._environ), collection=collection)
+        found = inventory.read(reading(), self._all_settings(), overlay(self._environ), collection=collection)
         return take_in(self.catalog, [*known, *found], dry_run=dry_run)
 
     def mv(self, uri: str, path: str | Path) -> Container:
@@ -467,7 +475,7 @@ class Client:
         """
         from sregistry.search import Search
 
-        meant = Search.parse(query, self.settings.client, overlay(self._environ))
+        meant = Search.parse(query, self._all_settings().client, overlay(self._environ))
         with self._connect(meant.settings) as connection:
             return meant.run(connection)
 
@@ -495,7 +503,7 @@ class Client:
         from sregistry.manifest import SIF, resolve
         from sregistry.target import locate
 
-        if self.settings.disable:
+        if self._all_settings().disable:
             raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
         wanted = parse_platform(platform, "platform") if platform else self.settings.platform
         settings, reference = locate(uri, self.settings.client, overlay(self._environ))
@@ -544,7 +552,10 @@ def get_client(environ: Mapping[str, str] = os.environ) -> Client:
     <Client nvidia /.../.singularity/sregistry.json>
     """
     known = overlay(environ)
-    client = Client(Settings.load(file=from_file(), environ=known), environ)
+    settings, wrong = load_local(known)
+    client = Client(settings, environ, wrong=wrong)
+    for warning in filter(None, (foreign(), wrong)):
+        messages.logger().warning("%s", warning)
     if messages.shown(messages.Level.DEBUG):
         token = registry(client.settings.client, known).token
         messages.logger().debug("Headers found: %s", "Accept,Authorization" if token else "Accept")

@@ -25,13 +25,11 @@ from sregistry.lock import Lock
 from sregistry.marks import Key, Marks, Place, written
 from sregistry.pattern import Pattern
 from sregistry.reference import DEFAULT_TAG
-from sregistry.settings import UNVERIFIED, Settings, folder, unverified
+from sregistry.settings import UNVERIFIED, Settings, unverified
 from sregistry.target import Target, targets
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
-
-__all__ = ["Plan", "check", "folder", "outdated", "plan", "warnings"]
 
 _TYPES = {"object": "a table", "array": "a list", "string": "text", "integer": "a whole number", "boolean": "yes or no"}
 #: Of what no file says.

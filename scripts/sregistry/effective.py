@@ -19,6 +19,7 @@ from sregistry.settings import (
     Choice,
     Place,
     Settings,
+    load_own,
     registry,
     unverified,
 )
@@ -58,7 +59,7 @@ def effective(file: Mapping[str, Any], environ: Mapping[str, str]) -> list[Effec
         ConfigError: one of them is wrong.
     """
     known = secrets.overlay(environ)
-    settings = Settings.load(file=file, environ=known)
+    settings = load_own(known, file)
     origins = _Origins(environ, known)
     return [
         *_configured(settings, Choice({}, file, known), origins),

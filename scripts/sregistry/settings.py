@@ -393,15 +393,65 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
 
 
 def from_file(path: Path = CONFIG) -> dict[str, Any]:
-    """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML."""
+    """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML, with file and line."""
     import yaml
 
     try:
-        keys = yaml.safe_load(path.read_bytes()) or {}
-    except FileNotFoundError:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"can't read {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    try:
+        keys = yaml.safe_load(data) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or "characters that are no text"
+        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: this is no YAML: {why}") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: expected `key: value` lines")
     return keys
+
+
+def load_own(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of the environment and of the configuration file of this folder; or of *file*, its keys.
+
+    Raises:
+        ConfigError: a bad value; the message names variable, or file and line.
+    """
+    from sregistry.marks import Marks
+
+    keys = from_file() if file is None else file
+    try:
+        return Settings.load(file=keys, environ=environ)
+    except ConfigError as error:
+        place = Marks([CONFIG], keys).find(tuple(error.message.partition(":")[0].split(".")))
+        raise ConfigError(f"{place}: {error.message}" if place else error.message, hint=error.hint) from None
+
+
+def load_local(environ: Mapping[str, str]) -> tuple[Settings, ConfigError | None]:
+    """Return the settings for what needs the catalog and the client's name alone, and what is wrong with the others.
+
+    Raises:
+        ConfigError: these two can't be told, or the environment is wrong.
+    """
+    try:
+        return load_own(environ), None
+    except ConfigError as error:
+        Settings.load(environ=environ)  # else the file is not to blame
+        try:
+            keys = from_file()
+        except ConfigError:
+            if not environ.get(VARIABLES["database"]):
+                raise ConfigError(error.message, hint=f"mend it, or export {VARIABLES['database']}") from None
+            keys = {}
+        return load_own(environ, {key: keys[key] for key in ("client", "database") if key in keys}), error
+
+
+def foreign(path: Path = CONFIG) -> str | None:
+    """Return a warning about a configuration file that somebody else wrote, in a folder that is not one's own."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return None
+    return None if owner in (os.geteuid(), 0) else f"{path} is another user's: its settings count here"

@@ -52,7 +52,9 @@ class Jobs:
         return self.grid.run("qstat", "-j", number).returncode != 0
 
     def runs(self, number: str) -> bool:
-        return any(line.split()[:1] == [number] and line.split()[4] == "r" for line in self.grid.run("qstat", "-u", "*").stdout.splitlines())
+        return any(
+            line.split()[:1] == [number] and line.split()[4] == "r" for line in self.grid.run("qstat", "-u", "*").stdout.splitlines()
+        )
 
 
 @pytest.fixture

@@ -11,6 +11,22 @@ NETWORK_THREADS = 0 if NETWORK_HERE else 1
 LARGE_LAYER = 128 << 20
 
 
+def refuse_lost_programs():
+    """End where a profile's program is named as seen from another folder: by a relative --profile, with --directory.
+
+    Each job would fail with "not found".
+    """
+    for value in vars(workflow.executor_settings).values() if workflow.executor_settings else ():
+        if (
+            isinstance(value, str)
+            and "/" in value
+            and not os.path.exists(value)
+            and os.path.exists(os.path.join(workflow.workdir_init, value))
+        ):
+            folder = os.path.dirname(os.path.join(workflow.workdir_init, value))
+            refuse(f"the profile's program {value} is not found from {os.getcwd()}; say --profile {shlex.quote(folder)}")
+
+
 def limit_cores():
     """Take the profile's `max-threads` for the most cores of a job; without a limit a group would ask for those of all its jobs.
 

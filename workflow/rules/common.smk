@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,7 +29,20 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import (
+        __version__,
+        config as configuration,
+        cores,
+        errors,
+        messages,
+        program,
+        pulse,
+        receipt,
+        scratch,
+        secrets,
+        settings,
+        upkeep,
+    )
     from sregistry.compression import Compression
     from sregistry.errors import SregistryError
     from sregistry.store import Store
@@ -64,6 +76,11 @@ except (KeyError, OSError):
 
 # As a module, the config is the other workflow's to give: the file is its own, with keys of its own.
 MAIN = workflow.modifier.is_main_snakefile()
+if MAIN:
+    try:
+        settings.from_file()
+    except SregistryError as error:
+        give_up(error)
 if MAIN and os.path.exists("config/config.yaml"):
 
     configfile: "config/config.yaml"
@@ -91,7 +108,7 @@ PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH 
 
 try:
     messages.set_up(os.environ)
-    configuration.folder(Path.cwd(), "the working folder")
+    settings.folder(Path.cwd(), "the working folder")
     PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
@@ -112,7 +129,7 @@ try:
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
     OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
     if workflow.is_main_process:
-        for line in configuration.warnings(PLAN, os.environ):
+        for line in filter(None, [settings.foreign() if MAIN else None, *configuration.warnings(PLAN, os.environ)]):
             if messages.shown(messages.Level.WARNING):
                 print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
@@ -193,6 +210,7 @@ def sweep():
     """
     if not runs():
         return
+    refuse_lost_programs()
     try:
         # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
         if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():

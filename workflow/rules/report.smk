@@ -14,11 +14,9 @@ def pages_folder():
     """Where the pages are written: with the results of a run; without one, as nothing there may change, until this process ends."""
     if RAN:
         return PLACE / "report" / BATCH
-    # Braces in a path would be wildcards.
-    usual = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="sregistry-report-", dir="/tmp" if set("{}") & set(usual) else usual)
+    folder = scratch.without_braces()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return folder
 
 
 def reported(wildcards):

@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> None:
     """Print what would be sent, names only, and what the registry says to it; a refusal is an error."""
     from sregistry.login import check
     from sregistry.secrets import overlay
-    from sregistry.settings import Settings, from_file
+    from sregistry.settings import load_local
 
     environ = overlay(os.environ)
-    client = Settings.load(file=from_file(), environ=environ).client
+    client = load_local(environ)[0].client
     found = check(options.registry or client, client, environ)
     print(json.dumps(found.json(), indent=4) if options.json else "\n".join(found.lines()))
     if found.error:

@@ -50,10 +50,10 @@ def register(commands: Commands) -> None:
 
 def _store(options: argparse.Namespace) -> Store:
     from sregistry.secrets import overlay
-    from sregistry.settings import Settings, from_file, store_root
+    from sregistry.settings import load_own, store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache) if options.cache else Settings.load(file=from_file(), environ=overlay(os.environ)).store)
+    return Store(store_root(options.cache) if options.cache else load_own(overlay(os.environ)).store)
 
 
 def _check(options: argparse.Namespace) -> int:
