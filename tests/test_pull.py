@@ -24,6 +24,7 @@ from sregistry import pipeline
 from sregistry.catalog import Catalog
 from sregistry.client import Client, Container, get_client
 from sregistry.errors import PullError, UsageError
+from sregistry.progress import Silent, View
 from sregistry.serve import serve
 from sregistry.store import Store
 from tests.images import Layout, layer
@@ -323,7 +324,20 @@ def test_what_is_gone_comes_back(place: Place) -> None:
 def test_a_state_folder_that_can_not_be_written(place: Place) -> None:
     (place.root / "file").write_text("")
     _, err = place.run("pull", "demo/tiny:1", code=1, XDG_STATE_HOME=str(place.root / "file"))
-    assert re.fullmatch(r"error: can't keep the state of a pull: .*; set XDG_STATE_HOME .*", err.splitlines()[-1])
+    assert re.fullmatch(
+        r"error: can't write to .*/file/sregistry/pulls; set XDG_STATE_HOME to folders that you can write", err.splitlines()[-1]
+    )
+
+
+def test_a_home_that_can_not_be_written_is_one_line(place: Place) -> None:
+    (home := place.root / "home").write_text("")
+    gone = ("SREGISTRY_STORAGE", "SREGISTRY_DATABASE", "SINGULARITY_CACHEDIR", "XDG_STATE_HOME")
+    _, err = place.run("pull", "demo/tiny:1", code=1, HOME=str(home), **dict.fromkeys(gone, ""))
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    named = "XDG_STATE_HOME, SREGISTRY_STORAGE, SREGISTRY_DATABASE, SINGULARITY_CACHEDIR"
+    assert line.endswith(f"; set {named} to folders that you can write")
+    out, _ = place.run("pull", "demo/tiny:1", HOME=str(home))
+    assert out[-1] == f"Success! {place.images}/demo-tiny:1.sif"
 
 
 def test_two_at_once_in_one_folder(slow: Place) -> None:
@@ -444,6 +458,35 @@ def test_the_client(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest
         client.pull(["a/b", "c/d"], name="x")
     assert (dict(os.environ), Path.cwd()) == (before, place.work)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_nothing_of_the_calling_process_changes(slow: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pull lasts, and when it is interrupted: environment, folder, signals and files; it may be any thread's."""
+    monkeypatch.chdir(slow.work)
+
+    def own() -> tuple[object, ...]:
+        return dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), list(slow.work.iterdir())
+
+    before = own()
+    seen: list[object] = []
+
+    class Watching(Silent):
+        def show(self, view: View) -> None:
+            seen.append(own() == before)
+            raise KeyboardInterrupt
+
+    def pull() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            slow.client().pull("demo/big:1", progress=Watching(StringIO()))
+        seen.append("interrupted")
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    thread.join()
+    assert seen == [True, "interrupted"]
+    assert own() == before
+    assert _stages(slow.root) == []
 
 
 def test_old_state_goes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 from sregistry import messages
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
+from sregistry.own_config import foreign, load_local
 from sregistry.record import Record
 from sregistry.record import record as new_record
 from sregistry.reference import Reference, split_scheme
 from sregistry.secrets import overlay
-from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, foreign, load_local, registry, unverified
+from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, registry, unverified
 from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 

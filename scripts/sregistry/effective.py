@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sregistry import messages, secrets
+from sregistry.own_config import load_own
 from sregistry.registries import OWN, is_own, rows, variable
 from sregistry.settings import (
     CLIENT_SECRETS,
@@ -19,7 +20,6 @@ from sregistry.settings import (
     Choice,
     Place,
     Settings,
-    load_own,
     registry,
     unverified,
 )

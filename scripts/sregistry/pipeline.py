@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sregistry import __version__, batch, messages, program, pulse, receipt, scratch, upkeep
+from sregistry import __version__, batch, messages, program, pulse, receipt, scratch, upkeep, writable
 from sregistry.catalog import Catalog
 from sregistry.engine import Engine
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
@@ -98,6 +98,9 @@ def run(
     program.find(settings.builder)
     no_cache = no_cache or flag(merged.get(DISABLE_CACHE, ""), DISABLE_CACHE)
     with contextlib.ExitStack() as stack:
+        root = _root(environ)
+        if not root.is_dir():
+            writable.refuse({"XDG_STATE_HOME": root, **_places(settings, no_cache=no_cache)})
         display = stack.enter_context(shown)
         state = stack.enter_context(_state(_key(entries, settings, no_cache=no_cache), environ, display.say))
         try:
@@ -107,11 +110,13 @@ def run(
                 settings = replace(settings, cache=Path(stack.enter_context(cache)).absolute())
         except OSError as error:
             raise from_oserror(error, StoreError, "can't make a temporary folder") from error
+        _forget_records(state, made, settings)
+        before = {target.key: _time(state, target, settings) for target in made}
+        if None in before.values():
+            writable.refuse(_places(settings, no_cache=no_cache))
         store = Store(settings.store)
         stack.enter_context(upkeep.session(store))
         tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
-        _forget_records(state, made, settings)
-        before = {target.key: _time(state, target, settings) for target in made}
         given = {**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", pulse.VARIABLE: str(folder)}
         engine = Engine(state, _config(entries, settings), given, force=force)
         try:
@@ -139,6 +144,12 @@ def _root(environ: Mapping[str, str]) -> Path:
         return (Path(named) if os.path.isabs(named) else Path("~/.local/state").expanduser()) / "sregistry" / "pulls"
     except RuntimeError:
         raise ConfigError("no home folder", hint="set XDG_STATE_HOME") from None
+
+
+def _places(settings: Settings, *, no_cache: bool) -> dict[str, Path]:
+    """Return the variables that name the folders which a pull writes to."""
+    named = {} if settings.disable else {"SREGISTRY_STORAGE": settings.storage, "SREGISTRY_DATABASE": settings.database}
+    return named if no_cache else {**named, "SINGULARITY_CACHEDIR": settings.cache}
 
 
 def _key(entries: Sequence[Mapping[str, Any]], settings: Settings, *, no_cache: bool) -> str:

@@ -133,7 +133,9 @@ def _set_up(grid: GridEngine, host: str) -> None:
             ),
             *("loglevel log_warning", "administrator_mail none", "set_token_cmd none", "pag_cmd none", "token_extend_time none"),
             *("shepherd_cmd none", "qmaster_params none", "execd_params none"),
-            "reporting_params accounting=true reporting=false flush_time=00:00:01 joblog=false sharelog=00:00:00 accounting_flush_time=00:00:00",
+            # Accounts at once; stock, every 15 s.
+            "reporting_params accounting=true reporting=false flush_time=00:00:01 joblog=false sharelog=00:00:00"
+            " accounting_flush_time=00:00:00",
             *("finished_jobs 0", "gid_range 20000-20100", "qlogin_command builtin", "qlogin_daemon builtin", "rlogin_command builtin"),
             *("rlogin_daemon builtin", "rsh_command builtin", "rsh_daemon builtin", "max_aj_instances 2000", "max_aj_tasks 75000"),
             *("max_u_jobs 0", "max_jobs 0", "max_advance_reservations 0", "auto_user_oticket 0", "auto_user_fshare 0"),

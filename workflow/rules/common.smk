@@ -35,6 +35,7 @@ try:
         cores,
         errors,
         messages,
+        own_config,
         program,
         pulse,
         receipt,
@@ -129,7 +130,7 @@ try:
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
     OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
     if workflow.is_main_process:
-        for line in filter(None, [settings.foreign() if MAIN else None, *configuration.warnings(PLAN, os.environ)]):
+        for line in filter(None, [own_config.foreign() if MAIN else None, *configuration.warnings(PLAN, os.environ)]):
             if messages.shown(messages.Level.WARNING):
                 print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.

@@ -29,8 +29,8 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print what would be sent, names only, and what the registry says to it; a refusal is an error."""
     from sregistry.login import check
+    from sregistry.own_config import load_local
     from sregistry.secrets import overlay
-    from sregistry.settings import load_local
 
     environ = overlay(os.environ)
     client = load_local(environ)[0].client

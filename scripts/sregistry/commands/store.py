@@ -49,8 +49,9 @@ def register(commands: Commands) -> None:
 
 
 def _store(options: argparse.Namespace) -> Store:
+    from sregistry.own_config import load_own
     from sregistry.secrets import overlay
-    from sregistry.settings import load_own, store_root
+    from sregistry.settings import store_root
     from sregistry.store import Store
 
     return Store(store_root(options.cache) if options.cache else load_own(overlay(os.environ)).store)
