@@ -80,6 +80,7 @@ def test_words_of_a_failure_are_ours_or_the_systems() -> None:
         "Config file is not valid JSON or YAML",
         "Directory cannot be locked",
         "SIGKILL",
+        "could not determine the home directory",
         "Traceback",
         os.strerror(28),
         os.strerror(122),

@@ -117,19 +117,23 @@ def test_a_job_that_runs_once_more(jobs: Jobs, code: int, state: str) -> None:
 def test_more_slots_than_there_are(jobs: Jobs) -> None:
     done = jobs.submit("true", threads=8)
     assert done.returncode == 1
-    (line,) = done.stdout.splitlines()
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: Grid Engine refuses a job of 8 slots and 500 MB: ")
     assert line.endswith("`max-threads` is the most slots of a job")
     assert jobs.grid.run("qstat", "-u", "*").stdout.strip() == ""
 
 
 @pytest.mark.needs("amd64", "docker-registry")
-def test_a_batch(grid: GridEngine, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("threads", [gridengine.SLOTS, 8], ids=["fits", "too large"])
+def test_a_batch(grid: GridEngine, pipeline: Pipeline, threads: int) -> None:
     pipeline.more |= {**grid.environment, "PATH": f"{grid.commands}:{pipeline.environment()['PATH']}"}
     pipeline.folder.mkdir(parents=True)
     command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--directory", str(pipeline.folder)]
-    command += ["--latency-wait", "20", "--seconds-between-status-checks", "1", "--max-threads", "2", "--config", "uri=demo/tiny:1"]
+    command += ["--latency-wait", "20", "--seconds-between-status-checks", "1", "--max-threads", str(threads)]
+    command += ["--config", "uri=demo/tiny:1"]
     environ = pipeline.environment()
     done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert pipeline.image("demo/tiny:1").is_file()
+    assert (done.returncode == 0) == pipeline.image("demo/tiny:1").is_file() == (threads == gridengine.SLOTS), done.stderr
+    if threads > gridengine.SLOTS:
+        *_, last = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+        assert last.startswith("error: Grid Engine refuses a job of 8 slots"), done.stderr
