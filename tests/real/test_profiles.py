@@ -76,9 +76,9 @@ def test_a_relative_profile_with_another_folder_is_refused(name: str, tmp_path: 
     words[words.index("--profile") + 1] = f"workflow/profiles/{name}"
     done = subprocess.run(words, cwd=REPOSITORY, env=pipeline.environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
-    program = f"workflow/profiles/{name}/submit"
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert line.startswith(f"error: the profile's program {program} is not found from {pipeline.folder}; say --profile {REPOSITORY}/")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    where = f"workflow/profiles/{name}/submit is not found from {pipeline.folder}"
+    assert errors == [f"error: the profile's program {where}; say --profile with the full path of its folder"]
 
 
 SOON = ("--latency-wait", "20", "--seconds-between-status-checks", "1")

@@ -16,15 +16,9 @@ def refuse_lost_programs():
 
     Each job would fail with "not found".
     """
-    for value in vars(workflow.executor_settings).values() if workflow.executor_settings else ():
-        if (
-            isinstance(value, str)
-            and "/" in value
-            and not os.path.exists(value)
-            and os.path.exists(os.path.join(workflow.workdir_init, value))
-        ):
-            folder = os.path.dirname(os.path.join(workflow.workdir_init, value))
-            refuse(f"the profile's program {value} is not found from {os.getcwd()}; say --profile {shlex.quote(folder)}")
+    for name, value in vars(workflow.executor_settings).items() if workflow.executor_settings else ():
+        if name.endswith("_cmd") and value and "/" in value and not os.path.exists(value.split()[0]):
+            refuse(f"the profile's program {value} is not found from {os.getcwd()}; say --profile with the full path of its folder")
 
 
 def limit_cores():
