@@ -128,3 +128,45 @@ def test_a_failed_refresh_gives_the_manifest_back(results: Results) -> None:
 def test_other_images_are_left_alone(results: Results) -> None:
     receipt.write(results.root / "other-0123abcd" / "image.json", {"holds": [{"path": "/none", "size": 1}]})
     assert results.sweep() == []
+
+
+GONE: dict[str, tuple[list[str], list[str]]] = {
+    "nothing": ([], []),
+    "the image": (["image"], ["image"]),
+    "a blob": (["blob"], []),
+    "an exploded layer": (["exploded"], []),
+    "the store": (["blob", "exploded", "metadata"], []),
+    "the image and its blob": (["image", "blob"], ["image"]),
+    "the image and an exploded layer": (["image", "exploded"], ["image", "exploded", "sandbox"]),
+    "the image and its metadata": (["image", "metadata"], ["image", "metadata", "sandbox"]),
+    "the image and the store": (["image", "blob", "exploded", "metadata"], ["image", "layer", "exploded", "metadata", "sandbox"]),
+    "the record": (["record"], ["record"]),
+    "the manifest": (["manifest"], ["manifest"]),
+    "a failed refresh": (["pinned"], ["gathered"]),
+}
+
+
+@pytest.mark.parametrize(("gone", "expected"), GONE.values(), ids=GONE)
+def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path: Path, gone: list[str], expected: list[str]) -> None:
+    image = tmp_path / "image.sif"
+    image.write_bytes(b"image")
+    results.write("image.json", {"holds": [receipt.hold(image)]})
+    results.write("record.json", {"holds": []})
+    held = dict(zip(("blob", "exploded", "metadata"), results.held, strict=True)) | {"image": image}
+    manifest = {"error": "unreachable"}
+    for name in gone:
+        match name:
+            case "record":
+                results.write("record.json", {"holds": [{"path": "/none", "size": 1}]})
+            case "manifest":
+                results.write("manifest.json", manifest)
+            case "pinned":
+                results.write("manifest.json", manifest | {"pinned": "{}"})
+            case _:
+                held[name].unlink()
+    before = {path: path.stat().st_mtime_ns for path in results.root.rglob("*")}
+    variants = {results.image.name: VARIANT}
+    found = receipt.remade(results.root, variants, [], results.store, results.gathered)
+    names = {"layer": results.layer, "exploded": results.exploded, "gathered": results.gathered, "sandbox": results.image / "sandbox.index"}
+    assert found == {names.get(name, results.image / f"{name}.json") for name in expected}
+    assert {path: path.stat().st_mtime_ns for path in results.root.rglob("*")} == before
