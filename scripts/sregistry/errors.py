@@ -146,7 +146,7 @@ def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> Sregi
     A colon that ends *what* stands before the file's name.
     """
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.filename is None:
+    if not isinstance(error.filename, str | bytes):  # none, or the number of an open file, which says nothing to a user
         return kind(f"{what.rstrip(':')}: {reason}", hint=_HINTS.get(error.errno or 0))
     where = f" {os.fsdecode(error.filename)}"
     return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))
