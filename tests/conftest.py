@@ -32,10 +32,15 @@ def _mounts() -> bool:
 #: What isn't a program on PATH: how to tell that it is there, and what to say if it isn't.
 _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
     "amd64": (lambda: platform.machine() == "x86_64", "needs a machine of the test images' architecture, amd64"),
+    "glibc": (lambda: platform.libc_ver()[0] == "glibc", "needs glibc"),
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "mount": (_mounts, "needs root and the right to mount"),
     "apptainer": (lambda: _mounts() and (CACHE / "apptainer/.ready").exists(), "needs root and Apptainer (tests/real/provision)"),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-faults", action="store_true", help="disturb each system call of a pull, not a dozen of them: some two minutes")
 
 
 def pytest_configure(config: pytest.Config) -> None:

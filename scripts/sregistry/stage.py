@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -489,6 +490,7 @@ def _epoch() -> int | None:
     return int(text) if text else None
 
 
+@cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sregistry.stage", description="One stage of the pipeline.")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
