@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
     config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
 
 

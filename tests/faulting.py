@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sregistry import receipt
 from sregistry.catalog import Catalog
-from sregistry.errors import SregistryError
+from sregistry.errors import SregistryError, report
 from sregistry.index import Index
 from sregistry.stage import main
 
@@ -94,7 +95,7 @@ class Place:
         manifest, cache = work / "manifest.json", ["--cache", self.root / "cache"]
         _stage("manifest", "--uri", uri, "--client", "nvidia", "--platform", "linux/amd64", *cache, "--output", manifest)
         exploded = []
-        for number, item in enumerate(json.loads(manifest.read_bytes()).get("layers", ())):  # none: metadata says why
+        for number, item in enumerate(receipt.read(manifest).get("layers", ())):  # none: metadata says why
             blob, made = work / f"{number}.blob", work / f"{number}.exploded"
             _stage("layer", "--manifest", manifest, "--digest", item["digest"], *cache, "--output", blob)
             _stage("explode", "--layer", blob, *cache, *_COMPRESSION, "--output", made)
@@ -156,7 +157,7 @@ class Place:
                     yield f"{whole} is there without {name}"
             for folder in (self.root / "cache/docker/exploded").glob("*/*"):
                 Index.read(folder / "index")
-            for path in self.root.rglob("*.json"):
+            for path in (*self.root.glob("work/*/*.json"), *self.root.glob("cache/docker/*.json")):
                 json.loads(path.read_bytes())
             for uri, version in self.recorded().items():
                 if version != recorded.get(uri):
@@ -265,6 +266,8 @@ class Trials:
                 code = 0
             except _Stopped as error:
                 code = error.args[0]
+            except SregistryError as error:
+                code = report(error)
             except BaseException:  # noqa: BLE001 - the parent tells
                 traceback.print_exc()
             finally:

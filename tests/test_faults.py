@@ -26,7 +26,7 @@ from tests.faulting import FAULTS, SCENES
 from tests.images import Layout, layer
 from tests.tarball import directory, file, symlink
 
-pytestmark = pytest.mark.needs("cc", "glibc")
+pytestmark = [pytest.mark.needs("cc", "glibc"), pytest.mark.once("a system call of any user fails alike")]
 
 #: Calls that are tried of a scene and a fault, if not all are.
 _FEW = 2

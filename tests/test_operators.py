@@ -19,6 +19,8 @@ from sregistry.catalog import Catalog
 from tests import operators
 from tests.operators import BLOCK, COMMANDS, IMAGES, PAGE, SECTIONS, TOP, Site
 
+pytestmark = pytest.mark.once("the page's commands say the same to every user")
+
 #: Sections that speak of images that are there.
 LATER = ("A monthly mirror", "Sizing", "When something fails")
 ELSEWHERE = ("In another workflow", "Clusters")

@@ -26,6 +26,8 @@ from tests.tarball import file
 # The fixture place is used by name.
 from tests.test_workflow import NOTHING, Place, place
 
+pytestmark = pytest.mark.once("pages are looked at")
+
 __all__ = ["place"]
 
 TOKEN = "s3cr3t-t0ken-0f-the-registry"

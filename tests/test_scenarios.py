@@ -24,6 +24,8 @@ from sregistry.reference import Reference
 from sregistry.store import Store
 from tests.scripted import TOKEN, Answer, Asked, Reply, Scripted, client, json_errors, ranged
 
+pytestmark = pytest.mark.once("a registry knows no user of this machine")
+
 SMALL = random.Random(1).randbytes(1000)
 LARGE = random.Random(2).randbytes(400_000)
 HALF = len(LARGE) // 2

@@ -29,6 +29,8 @@ from sregistry.store import Store
 from tests.images import Layer, Layout, layer, lazy
 from tests.tarball import directory, file
 
+pytestmark = pytest.mark.once("Snakemake's graph is the same for every user; test_pull runs it as each")
+
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
 NOTHING = "Nothing to be done"
 

@@ -22,7 +22,7 @@ from tests.real.conftest import docker_registry
 from tests.scripted import client
 from tests.tarball import file
 
-pytestmark = pytest.mark.needs("docker-registry")
+pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a registry's lists are the same to every user")]
 
 
 def searching(host: str, **more: str) -> Client:
