@@ -32,6 +32,7 @@ def _mounts() -> bool:
 #: What isn't a program on PATH: how to tell that it is there, and what to say if it isn't.
 _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
     "amd64": (lambda: platform.machine() == "x86_64", "needs a machine of the test images' architecture, amd64"),
+    "fuse": (lambda: os.path.exists("/dev/fuse"), "needs FUSE"),
     "glibc": (lambda: platform.libc_ver()[0] == "glibc", "needs glibc"),
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "mount": (_mounts, "needs root and the right to mount"),

@@ -6,9 +6,9 @@ this process: imports everything, pulls undisturbed ─▶ what has a name then,
   child: pulls again                                                          ─▶ all of it is there, and right
 ```
 
-    LD_PRELOAD=LIBRARY python -m tests.faulting LIBRARY FOLDER HOST     then a line {scene, fault, most} on stdin each
+    LD_PRELOAD=LIBRARY python -m tests.faulting LIBRARY FOLDER HOST     then a line on stdin each: [method, {arguments}]
 
-It answers a line of JSON each: how many `points` there are, how many were `tried`, and what was `wrong`, in words.
+It answers a line of JSON each. Its tests start it by `asking`; `crowding` does more with the same children.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ import errno
 import gc
 import json
 import os
+import random
 import shutil
 import stat
+import subprocess
 import sys
+import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +36,11 @@ from sregistry import receipt
 from sregistry.catalog import Catalog
 from sregistry.errors import SregistryError, report
 from sregistry.index import Index
+from sregistry.serve import serve
 from sregistry.stage import main
+from sregistry.store import Store
+from tests.images import Layout, layer
+from tests.tarball import directory, file, symlink
 
 #: What faults.c calls them; else a value of errno.
 _KILL, _HALF = -1, -2
@@ -63,13 +71,15 @@ SCENES: dict[str, tuple[Steps, Steps]] = {
     "first": ((), (("gather", "demo/one:1"), ("sif", "demo/one:1"))),
     "second": ((("gather", "demo/one:1"), ("sif", "demo/one:1"), ("gather", "demo/two:1")), (("sandbox", "demo/two:1"),)),
 }
-#: How deep the folders are that are published whole: cache/docker/exploded/<variant>/<digest>, and a sandbox in storage.
-_DEPTH = {"cache": 5, "storage": 2}
+#: How deep the folders are that are published whole: docker/exploded/<variant>/<digest>, and a sandbox in storage.
+_DEPTH = {"docker": 4, "storage": 2}
 _COMPRESSION = ("--codec", "gzip", "--level", "default", "--block-size", 131072)
 #: Exit codes of a stage that failed in one line; of a traceback it is another.
 _FAILED = (1, 2)
 _TRACEBACK = 70
 
+#: A process, and the file of what it says.
+Child = tuple[int, Path]
 #: Name → mode and content.
 Named = dict[str, tuple[int, bytes]]
 
@@ -80,9 +90,14 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """The folders of a pull."""
+    """The folders of a pull; the cache may be one that others have, too."""
 
     root: Path
+    shared: Path | None = None
+
+    @property
+    def cache(self) -> Path:
+        return self.shared or self.root / "cache"
 
     def run(self, steps: Steps) -> None:
         """Run the stages of *steps*, as the rules do. Raises _Stopped."""
@@ -92,7 +107,7 @@ class Place:
     def gather(self, uri: str) -> None:
         """Run the stages of an image that fill the store."""
         work = self.work(uri)
-        manifest, cache = work / "manifest.json", ["--cache", self.root / "cache"]
+        manifest, cache = work / "manifest.json", ["--cache", self.cache]
         _stage("manifest", "--uri", uri, "--client", "nvidia", "--platform", "linux/amd64", *cache, "--output", manifest)
         exploded = []
         for number, item in enumerate(receipt.read(manifest).get("layers", ())):  # none: metadata says why
@@ -130,9 +145,9 @@ class Place:
     def named(self) -> Named:
         """Return all that has a final name, but for the catalog's files."""
         found = {}
-        for folder in ("cache/docker/blobs", "cache/docker/exploded", "storage"):
-            for path in _walk(self.root / folder):
-                found[str(path.relative_to(self.root))] = path.lstat().st_mode, _content(path)
+        for top, name in ((self.cache, "docker/blobs"), (self.cache, "docker/exploded"), (self.root, "storage")):
+            for path in _walk(top / name):
+                found[str(path.relative_to(top))] = path.lstat().st_mode, _content(path)
         return found
 
     def recorded(self) -> dict[str, str]:
@@ -155,9 +170,9 @@ class Place:
                 whole = str(Path(*parts[: _DEPTH[parts[0]]]))
                 if whole in there and name not in there:
                     yield f"{whole} is there without {name}"
-            for folder in (self.root / "cache/docker/exploded").glob("*/*"):
+            for folder in self.cache.glob("docker/exploded/*/*"):
                 Index.read(folder / "index")
-            for path in (*self.root.glob("work/*/*.json"), *self.root.glob("cache/docker/*.json")):
+            for path in (*self.root.glob("work/*/*.json"), *self.cache.glob("docker/*.json")):
                 json.loads(path.read_bytes())
             for uri, version in self.recorded().items():
                 if version != recorded.get(uri):
@@ -206,14 +221,28 @@ class Trials:
         self._top = top
         os.environ.update(SREGISTRY_NVIDIA_BASE=host, SREGISTRY_NVIDIA_NOHTTPS="yes")
         self._golden: dict[str, Golden] = {}
+        self._started = 0
 
-    def run(self, scene: str, fault: str, most: int | None) -> dict[str, Any]:
-        """Disturb *most* calls, spread evenly over a pull, or all of them."""
-        golden = self._golden.get(scene) or self._prepare(scene)
-        points = [number for number, does in enumerate(golden.calls, 1) if does in FAULTS[fault].at] or [0]
-        chosen = points if most is None else points[:: -(-len(points) // most)]
-        wrong = [f"{scene}, {fault} at call {point}: {text}" for point in chosen for text in self._try(scene, golden, FAULTS[fault], point)]
-        return {"points": len(points), "tried": len(chosen), "wrong": wrong}
+    def faults(self, scene: str, fault: str, most: int | None) -> dict[str, Any]:
+        """Disturb *most* calls, spread evenly over a pull, or all.
+
+        Returns:
+            points: how many calls there are at which the fault makes a difference. tried: how many were. wrong: what
+            was, in words.
+        """
+        points, chosen = self._points(scene, FAULTS[fault], most)
+        wrong = [f"{scene}, {fault} at call {point}: {text}" for point in chosen for text in self._try(scene, FAULTS[fault], point)]
+        return {"points": points, "tried": len(chosen), "wrong": wrong}
+
+    def _points(self, scene: str, fault: Fault, most: int | None) -> tuple[int, list[int]]:
+        points = [number for number, does in enumerate(self.golden(scene).calls, 1) if does in fault.at] or [0]
+        return len(points), points if most is None else points[:: -(-len(points) // most)]
+
+    def golden(self, scene: str) -> Golden:
+        """Return what an undisturbed pull does."""
+        if scene not in self._golden:
+            self._golden[scene] = self._prepare(scene)
+        return self._golden[scene]
 
     def _prepare(self, scene: str) -> Golden:
         earlier, disturbed = SCENES[scene]
@@ -225,15 +254,14 @@ class Trials:
         shutil.copytree(before.root, place.root, symlinks=True)
         place.run(disturbed)  # in this process, so that children find everything imported
         gc.freeze()
-        golden = Golden(before, place.named(), place.recorded(), self._calls(scene, before))
-        self._golden[scene] = golden
-        return golden
+        return Golden(before, place.named(), place.recorded(), self._calls(scene, before))
 
     def _calls(self, scene: str, before: Place) -> str:
         """Return what each call of an undisturbed pull does."""
         read, write = os.pipe()
         with self._copy(before) as place:
-            code, said = self._child(scene, place, Fault(code=0), end=lambda: os.write(write, self._library.faults_seen()))
+            steps = SCENES[scene][1]
+            code, said = self.end(self.start(place, steps, Fault(code=0), then=lambda: os.write(write, self._library.faults_seen())))
             assert code == 0, said
         os.close(write)
         with open(read, "rb") as file:
@@ -248,21 +276,29 @@ class Trials:
         finally:
             shutil.rmtree(place.root)
 
-    def _child(
-        self, scene: str, place: Place, fault: Fault | None = None, point: int = 0, end: Callable[[], object] = int
-    ) -> tuple[int, str]:
-        """Pull in a child and return its exit code, negative for a signal, and what it said."""
-        log = self._top / "said"
+    def start(
+        self,
+        place: Place,
+        steps: Steps,
+        fault: Fault | None = None,
+        point: int = 0,
+        before: Callable[[], object] = int,
+        then: Callable[[], object] = int,
+    ) -> Child:
+        """Run *steps* in a child, in which call number *point* below the place's folders meets *fault*."""
+        self._started += 1
+        log = self._top / f"said-{self._started % 10}"
         child = os.fork()
         if not child:
             code = _TRACEBACK
             try:
                 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
                 os.dup2(2, 1)
+                before()
                 if fault:
-                    self._library.faults_arm(os.fsencode(place.root), point, fault.code, fault.lasting)
-                place.run(SCENES[scene][1])
-                end()
+                    self._library.faults_arm(os.path.commonpath((place.root, place.cache)).encode(), point, fault.code, fault.lasting)
+                place.run(steps)
+                then()
                 code = 0
             except _Stopped as error:
                 code = error.args[0]
@@ -273,17 +309,23 @@ class Trials:
             finally:
                 sys.stderr.flush()
                 os._exit(code)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), log.read_text()
+        return child, log
 
-    def _try(self, scene: str, golden: Golden, fault: Fault, point: int) -> Iterator[str]:
+    @staticmethod
+    def end(child: Child) -> tuple[int, str]:
+        """Wait for a child; return its exit code, negative for a signal, and what it said."""
+        return os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]), child[1].read_text()
+
+    def _try(self, scene: str, fault: Fault, point: int) -> Iterator[str]:
+        golden, steps = self.golden(scene), SCENES[scene][1]
         with self._copy(golden.before) as place:
-            code, said = self._child(scene, place, fault, point)
+            code, said = self.end(self.start(place, steps, fault, point))
             if code > 0 and not (code in _FAILED and said.rpartition("error: ")[2].count("\n") == 1):
                 yield f"exit code {code} without an error in one line:\n{said}"
             if code == 0 and (place.named(), place.recorded()) != (golden.named, golden.recorded):
                 yield "says that all is well, which it is not"
             yield from place.wrong(golden.named, golden.recorded)
-            code, said = self._child(scene, place)
+            code, said = self.end(self.start(place, steps))
             if code:
                 yield f"the next run fails:\n{said}"
             elif (place.named(), place.recorded()) != (golden.named, golden.recorded):
@@ -291,9 +333,63 @@ class Trials:
             yield from place.wrong(golden.named, golden.recorded)
 
 
-if __name__ == "__main__":
+def answer(kind: type[Trials]) -> None:
+    """Answer the questions on stdin."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # stages print
-    trials = Trials(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    trials = kind(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
     for line in sys.stdin:
-        print(json.dumps(trials.run(**json.loads(line))), file=answers)
+        method, arguments = json.loads(line)
+        print(json.dumps(getattr(trials, method)(**arguments)), file=answers)
+
+
+@contextlib.contextmanager
+def asking(module: str, folder: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Start *module*, and a registry for it; yield a function that has a method of its trials called, by name.
+
+    *folder* is for all that they do: one that every user may enter.
+    """
+    library = folder / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    layout = Layout(folder / "layout")
+    base = layer([directory(b"bin"), file(b"bin/sh", b"shell" * 600), symlink(b"bin/bash", b"sh")])
+    layout.tag("demo/one:1", layout.image([base], {"Cmd": ["/bin/sh"]}))
+    noise = random.Random(1).randbytes(2_000)
+    layout.tag("demo/two:1", layout.image([base, layer([file(b"two", noise)])], {"Cmd": ["/bin/sh"]}))
+    with serve(Store(layout.root)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LD_PRELOAD": str(library)}
+        command = [sys.executable, "-m", module, str(library), str(folder), server.address]
+        with (folder / "log").open("wb") as log:
+            top = Path(__file__).parent.parent
+            job = subprocess.Popen(command, cwd=top, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        with job:
+            assert job.stdin is not None and job.stdout is not None
+            ask, answers = job.stdin, job.stdout
+
+            def question(method: str, **arguments: object) -> dict[str, Any]:
+                print(json.dumps([method, arguments]), file=ask, flush=True)
+                line = answers.readline()
+                assert line, (folder / "log").read_text()
+                found: dict[str, Any] = json.loads(line)
+                return found
+
+            yield question
+            ask.close()
+        server.shutdown()
+        thread.join()
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    """Make a folder that every user may enter, where fsync is fast: a disk shows nothing more."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="sregistry-", dir=memory if os.access(memory, os.W_OK) else None) as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+if __name__ == "__main__":
+    answer(Trials)
