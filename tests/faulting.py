@@ -357,29 +357,31 @@ def asking(module: str, folder: Path) -> Iterator[Callable[..., dict[str, Any]]]
     layout.tag("demo/one:1", layout.image([base], {"Cmd": ["/bin/sh"]}))
     noise = random.Random(1).randbytes(2_000)
     layout.tag("demo/two:1", layout.image([base, layer([file(b"two", noise)])], {"Cmd": ["/bin/sh"]}))
-    with serve(Store(layout.root)) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve(Store(layout.root)))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown)
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LD_PRELOAD": str(library)}
         command = [sys.executable, "-m", module, str(library), str(folder), server.address]
-        with (folder / "log").open("wb") as log:
+        log = folder / "log"
+        with log.open("wb") as said:
             top = Path(__file__).parent.parent
-            job = subprocess.Popen(command, cwd=top, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-        with job:
-            assert job.stdin is not None and job.stdout is not None
-            ask, answers = job.stdin, job.stdout
+            job = subprocess.Popen(command, cwd=top, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
+        stack.callback(job.communicate)
+        assert job.stdin is not None and job.stdout is not None
+        ask, answers = job.stdin, job.stdout
 
-            def question(method: str, **arguments: object) -> dict[str, Any]:
-                print(json.dumps([method, arguments]), file=ask, flush=True)
-                line = answers.readline()
-                assert line, (folder / "log").read_text()
-                found: dict[str, Any] = json.loads(line)
-                return found
+        def question(method: str, **arguments: object) -> dict[str, Any]:
+            assert job.poll() is None, log.read_text()
+            print(json.dumps([method, arguments]), file=ask, flush=True)
+            line = answers.readline()
+            assert line, log.read_text()
+            found: dict[str, Any] = json.loads(line)
+            return found
 
-            yield question
-            ask.close()
-        server.shutdown()
-        thread.join()
+        yield question
 
 
 @contextlib.contextmanager
