@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import images
@@ -45,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
+    hypothesis.settings.load_profile("ours")
     config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
     config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
 
