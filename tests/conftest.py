@@ -19,6 +19,11 @@ import pytest
 
 from tests import images
 
+#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
+hypothesis.settings.load_profile("ours")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Where `tests/real/provision` keeps Apptainer.
 CACHE = Path(os.environ.get("SREGISTRY_TESTS_CACHE", "/var/cache/sregistry-tests"))
@@ -46,8 +51,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.settings.register_profile("ours", deadline=None)  # a busy machine is no fault of the code
-    hypothesis.settings.load_profile("ours")
     config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
     config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
 
