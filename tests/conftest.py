@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import images
+
+#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
+hypothesis.settings.load_profile("ours")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Where `tests/real/provision` keeps Apptainer.
@@ -32,14 +39,27 @@ def _mounts() -> bool:
 #: What isn't a program on PATH: how to tell that it is there, and what to say if it isn't.
 _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
     "amd64": (lambda: platform.machine() == "x86_64", "needs a machine of the test images' architecture, amd64"),
+    "fuse": (lambda: os.path.exists("/dev/fuse"), "needs FUSE"),
+    "glibc": (lambda: platform.libc_ver()[0] == "glibc", "needs glibc"),
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "mount": (_mounts, "needs root and the right to mount"),
+    "gridengine": (
+        lambda: os.geteuid() == 0 and (CACHE / "gridengine/.ready").exists(),
+        "needs root and Grid Engine's packages (tests/real/provision)",
+    ),
     "apptainer": (lambda: _mounts() and (CACHE / "apptainer/.ready").exists(), "needs root and Apptainer (tests/real/provision)"),
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-faults", action="store_true", help="disturb each system call of a pull, not a dozen of them: some two minutes")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer")
+    config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
+    # A script's background, nohup and many runners of CI have it ignored, and so would each program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer, gridengine")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

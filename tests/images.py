@@ -321,6 +321,7 @@ ENVIRONMENT = {
     "EQUALS": "a=b=c",
     "BRACE": "}${x:-y}",
     "SPACES": "  two  spaces  ",
+    "CONTROL": "\x01\x1b[31m\x7f\tb",
 }
 LABELS = {
     "maintainer": 'J. "Quote" O\'Neil <j@example.org>',
@@ -348,13 +349,14 @@ def tiny(layout: Layout) -> None:
 
 
 def runs(layout: Layout) -> None:
-    """The four ways of Entrypoint and Cmd (spec: the table of runscripts)."""
+    """The four ways of Entrypoint and Cmd (spec: the table of runscripts), and an Entrypoint that takes away the one below."""
     layers = [layer(contents.busybox()), layer(contents.tiny())]
     entry, cmd = {"Entrypoint": ["/bin/show", "e 1"]}, {"Cmd": ["/bin/show", "c 1"]}
     layout.tag("demo/run:entrypoint", layout.image(layers, entry))
     layout.tag("demo/run:cmd", layout.image(layers, cmd))
     layout.tag("demo/run:both", layout.image(layers, {**entry, "Cmd": ["c 1", "c2"]}))
     layout.tag("demo/run:neither", layout.image(layers, {"Cmd": None, "Entrypoint": []}))
+    layout.tag("demo/run:taken-away", layout.image(layers, {"Entrypoint": [""], "Cmd": ["/bin/show", "c 1", ""]}))
     layout.tag("demo/run:shell-form", layout.image(layers, {"Cmd": ["/bin/sh", "-c", 'echo "shell $((1 + 1))"']}))
 
 

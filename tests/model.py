@@ -85,6 +85,7 @@ class Reference:
         # Files that aufs keeps aside are no files of the image, but hard links may name them.
         aside = {clean(mark.name): Inode(mark) for mark in marks if mark.type == tarball.FILE and b".wh..wh." in mark.name}
         valid = {id(mark) for mark in marks}
+        ways = {parts[:i] for parts in (clean(mark.name) for mark in marks) for i in range(1, len(parts))}
         for member in members:
             if id(member) in valid:
                 continue
@@ -94,15 +95,14 @@ class Reference:
                 valid.add(id(member))
             except Invalid:
                 self.tree, self.loose = before
+            # A symlink on the way to a whiteout that this layer makes, even if a later entry replaces it.
+            if any(path in self.tree and self.tree[path].kind == "l" and self.tree[path] is not lower.get(path) for path in ways):
+                raise Ambiguous
         # Hidden, and made again for what is below: other readers let the order decide whose metadata it has.
         self.loose |= {path for path in hidden if path in self.tree and self.tree[path].member is None}
-        # A symlink on the way to a whiteout that this layer makes, changes or hides.
+        # A symlink on the way to a whiteout that this layer changes or hides.
         if any(self.tree.get(path) is not lower[path] for path in used):
             raise Ambiguous
-        for parts in (clean(mark.name) for mark in marks):
-            for path in (parts[:i] for i in range(1, len(parts))):
-                if path in self.tree and self.tree[path].kind == "l" and self.tree[path] is not lower.get(path):
-                    raise Ambiguous
         return [member for member in members if id(member) in valid]
 
     def _hidden(self, parts: Path) -> set[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +43,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: the path with its query, the headers, and the body of a POST."""
+    """One request: the path with its query, the headers, the body of a POST, and the request line as it came."""
 
     path: str
     headers: Message
     body: bytes = b""
+    line: str = ""
 
     @property
     def authorization(self) -> str | None:
@@ -79,8 +81,7 @@ class Scripted:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         return self
@@ -101,8 +102,11 @@ class Scripted:
     def paths(self) -> list[str]:
         return [asked.path for asked in self.asked]
 
+    def lines(self) -> list[str]:
+        return [asked.line for asked in self.asked]
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = Asked(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"] or 0)))
+        asked = Asked(handler.path, handler.headers, handler.rfile.read(int(handler.headers["Content-Length"] or 0)), handler.requestline)
         self.asked.append(asked)
         answer = self.routes.get(handler.path, self.routes.get(handler.path.partition("?")[0], Reply(404, b"404 page not found")))
         if isinstance(answer, list):
@@ -132,6 +136,16 @@ class Scripted:
     def _hang_up(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.connection.shutdown(socket.SHUT_WR)
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that says nothing of clients that left."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Request(Protocol):

@@ -7,14 +7,11 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from sregistry import archive
 from sregistry.content import Contents
-from sregistry.errors import ImageError
 from sregistry.index import Index
 from tests import contents, engine
-from tests.tarball import BLOCK, Member, device, directory, file, link, symlink, tar
+from tests.tarball import BLOCK, Member, device, directory, file, link, symlink
 
 CREATED = 1_500_000_000
 
@@ -83,8 +80,3 @@ def test_holes_and_blocks(tmp_path: Path) -> None:
             if not member.name.endswith(b"/"):
                 extracted = opened.extractfile(member.name.decode())
                 assert extracted is not None and extracted.read() == member.data
-
-
-def test_a_name_too_long(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="256 bytes"):
-        stream(tmp_path, [tar([file(b"n" * 256)])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -473,3 +474,40 @@ def test_a_login_without_a_repository_asks_for_no_scope() -> None:
     assert auth.answer("nvcr.io", "", [f'Bearer realm="{REALM}",scope=""'], attempt=0, what="its API") == "Bearer t1"
     assert realm.asked == [(REALM, None)]
     assert auth.wanted is not None and (auth.wanted.scheme, auth.wanted.realm_host) == ("bearer", "auth.example")
+
+
+@pytest.mark.parametrize(
+    ("realm", "words"),
+    [
+        ("HTTP://auth.example/t", "wants the login sent over plain http to auth.example; this is refused"),
+        ("http://nvcr.io@evil.example/t", "wants the login sent over plain http to evil.example"),
+        ("http://127.0.0.1/t", "wants the login sent over plain http to 127.0.0.1"),
+        ("http://evil.example\\\\@127.0.0.1/t", "names a login service that is no address"),
+        ("https://evil.example\\\\@nvcr.io/t", "names a login service that is no address"),
+        ("https://nvcr.io%2eevil.example/t", "names a login service that is no address"),
+        ("ftp://nvcr.io/t", "names a login service that is no address"),
+        ("//nvcr.io/t", "names a login service that is no address"),
+        ("/t", "names a login service that is no address"),
+        ("https://[fe80::1%25lo]/t", "names a login service that is no address"),
+        ("https://nvcr.io\t.evil.example/t", "names a login service that is no address"),
+        ("https://ｎvcr.io/t", "names a login service that is no address"),
+    ],
+)
+def test_realms_that_get_no_secret(realm: str, words: str) -> None:
+    asked = Realm()
+    with pytest.raises(RegistryError, match=re.escape(words)):
+        ask(login(asked, token=TOKEN), f'Bearer realm="{realm}"')
+    assert asked.asked == []
+
+
+@pytest.mark.parametrize(
+    ("realm", "url"),
+    [
+        ("HTTPS://Auth.Example:443/t%7e?a=%2f", "https://auth.example/t%7e?a=%2f&scope=repository%3Anvidia%2Fcuda%3Apull"),
+        ("https://user:word@auth.example/t", "https://auth.example/t?scope=repository%3Anvidia%2Fcuda%3Apull"),
+    ],
+)
+def test_a_realm_is_asked_at_the_address_that_it_is(realm: str, url: str) -> None:
+    asked = Realm()
+    ask(login(asked), f'Bearer realm="{realm}"')
+    assert asked.asked == [(url, None)]

@@ -21,6 +21,7 @@ from sregistry import secrets
 from sregistry.cli import main
 from sregistry.errors import ConfigError
 from sregistry.registries import OWN
+from sregistry.settings import registry
 
 TOKEN = "nvapi-S3cretKeyThatNobodyMaySee"
 KNOWN = "nvidia, docker, quay, ghcr, oci, oras"
@@ -127,9 +128,13 @@ def test_a_row_of_ones_own(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     OWN.parent.mkdir()
     OWN.write_text("lab: {base: 'registry.lab.example:5000', token: LAB_PASS}\n")
     said(capsys, "add", "lab", "token", TOKEN)
-    assert json.loads(path.read_bytes()) == {"lab": {"LAB_PASS": TOKEN}}
-    assert said(capsys, "ls")[0] == "lab\n  LAB_PASS=********\n"
-    assert secrets.overlay({"SREGISTRY_CLIENT_SECRETS": str(path)})["LAB_PASS"] == TOKEN
+    # with the host that it is for: another folder may have a row of that name
+    assert json.loads(path.read_bytes()) == {"lab": {"LAB_PASS": TOKEN, "SREGISTRY_LAB_BASE": "registry.lab.example:5000"}}
+    assert said(capsys, "ls")[0] == "lab\n  LAB_PASS=********\n  SREGISTRY_LAB_BASE=registry.lab.example:5000\n"
+    environ = secrets.overlay({"SREGISTRY_CLIENT_SECRETS": str(path)})
+    assert environ["LAB_PASS"] == TOKEN
+    OWN.write_text("lab: {base: evil.example, token: LAB_PASS}\n")
+    assert (registry("lab", environ).base, registry("lab", environ).token) == ("registry.lab.example:5000", TOKEN)
 
 
 def test_a_token_is_read_from_a_pipe(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

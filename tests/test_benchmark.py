@@ -28,6 +28,8 @@ from sregistry.catalog import Catalog
 from sregistry.oci import Manifest, parse_manifest
 from sregistry.store import Store
 
+pytestmark = pytest.mark.once("it is an ordinary program's recipes and reports")
+
 # -- recipes
 
 

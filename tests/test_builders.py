@@ -163,6 +163,17 @@ def test_a_job_cancelled_while_its_program_starts_ends_it(
     assert _gone(int((tmp_path / "child").read_text()))
 
 
+def test_a_program_of_a_job_that_no_interrupt_reaches_goes_on(install: Callable[[str, str], Path], tmp_path: Path) -> None:
+    """As under nohup: an ignored signal ends neither of them, and SIGTERM still ends both."""
+    script = f"echo $$ >{tmp_path}/child; kill -INT $$; echo goes on >&2"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert program.run([install("tool", script)]) == ["goes on"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _gone(process: int) -> bool:
     """Wait for a process to end; a zombie that nobody waits for has ended."""
     for _ in range(200):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,9 +17,11 @@ import pytest
 
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, InvalidReference
+from sregistry.lookup import Lookup
 from sregistry.manifest import Document, Layer, Resolved
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
 from sregistry.record import Record, record
+from sregistry.settings import Settings
 
 VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
 NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)
@@ -53,7 +57,13 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def find(catalog: Catalog, text: str) -> str:
-    return catalog.find(text, registry="nvcr.io", collection="nvidia").location
+    return lookup(catalog).find(text).location
+
+
+def lookup(catalog: Catalog, **keys: object) -> Lookup:
+    """What names mean to a user of nvcr.io, on a machine of amd64, to whom a file `format` is SIF."""
+    settings = Settings.load(given={"platform": "linux/amd64", "storage": "/images", **keys}, environ={})
+    return Lookup.of(catalog, settings, {})
 
 
 def test_an_empty_catalog(catalog: Catalog) -> None:
@@ -202,7 +212,7 @@ def test_manifests(catalog: Catalog) -> None:
     assert [catalog.metrics(record) for record in catalog.records()] == [one]
     catalog.add(made("nvidia/b:1", metrics=other))
     catalog.add(made("nvidia/c:1", metrics={"2": {}}))
-    catalog.remove(catalog.find("nvidia/c:1", registry="nvcr.io", collection="nvidia"))
+    catalog.remove(lookup(catalog).find("nvidia/c:1"))
     assert f"{first.manifests}.json" not in manifests(catalog)
     assert catalog.metrics(third) == other
 
@@ -297,7 +307,10 @@ def test_the_record_of_an_old_image() -> None:
     descriptor = Descriptor(media_type=MediaType.SCHEMA1, digest=Digest.of(text.encode()), size=len(text))
     sizes = [Descriptor(media_type=MediaType.DOCKER_LAYER, digest=Digest.of(b""), size=size) for size in (7, None)]
     resolved = Resolved(
-        **dict.fromkeys(("uri", "client", "registry", "tag"), "x"),
+        uri="x",
+        client="x",
+        registry="x",
+        tag="x",
         repository="a/b",
         url="https://h/v2/a/b/manifests/1",
         digest=descriptor.digest,
@@ -343,3 +356,69 @@ def test_a_record_of_an_image() -> None:
         "index": {"schemaVersion": 2, "manifests": [], "selfLink": f"{folder}/17.10"},
         "selfLink": folder,
     }
+
+
+def test_a_backup_that_a_killed_process_left_stops_nobody(catalog: Catalog) -> None:
+    catalog.add(made("demo/one:1"))
+    folder = catalog.path.parent
+    for name in (f".sregistry.json.{os.getpid()}", ".sregistry.json.0123456789abcdef", ".sregistry.json.x_7y8z9a"):
+        (folder / name).write_text("{")
+        os.utime(folder / name, (1, 1))
+    (folder / ".sregistry.json.lock.0123456789abcdef").write_text('{"machine": "another", "pid": 1, "start": "1"}')
+    os.utime(folder / ".sregistry.json.lock.0123456789abcdef", (1, 1))
+    (folder / ".sregistry.json.of-mine").write_text("mine")
+    catalog.add(made("demo/two:1"))
+    assert len(catalog.records()) == 2
+    left = {path.name for path in folder.iterdir()}
+    assert left - {"manifests"} == {"sregistry.json", "sregistry.json.backup", ".sregistry.json.of-mine"}
+
+
+def test_a_new_state_that_is_being_written_is_left(catalog: Catalog) -> None:
+    catalog.add(made("demo/one:1"))
+    young = catalog.path.with_name(".sregistry.json.0123456789abcdef")
+    young.write_text("{")
+    catalog.add(made("demo/two:1"))
+    assert young.exists()
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "nested"])
+def test_a_database_that_is_no_file_is_one_clear_line(catalog: Catalog, tmp_path: Path, what: str) -> None:
+    catalog.add(made("demo/one:1"))
+    catalog.path.rename(tmp_path / "victim")
+    if what == "link":
+        catalog.path.symlink_to(tmp_path / "victim")
+    elif what == "pipe":
+        os.mkfifo(catalog.path)
+    elif what == "nested":
+        catalog.path.write_text("[" * 100_000)
+    else:
+        catalog.path.mkdir()
+    for action in (catalog.records, lambda: catalog.add(made("demo/two:1"))):
+        with pytest.raises(CatalogError, match=f"the catalog:? {catalog.path} is "):
+            action()
+
+
+def test_manifests_behind_a_link_are_left(catalog: Catalog, tmp_path: Path) -> None:
+    """Whoever puts a link in the place of the folder would have them removed: another user's, or other files."""
+    (tmp_path / "victim").mkdir()
+    theirs = tmp_path / "victim" / f"{'0' * 64}.json"
+    theirs.write_text("mine")
+    one = catalog.add(made("demo/one:1", metrics={"2": {"a": 1}}))[0]
+    folder = catalog.path.parent / "manifests"
+    folder.rename(tmp_path / "aside")
+    folder.symlink_to(tmp_path / "victim")
+    with pytest.raises(CatalogError, match="is a link, and none is followed"):
+        catalog.metrics(one)
+    with pytest.raises(CatalogError, match="is a link, and none is followed"):
+        catalog.add(made("demo/two:1", metrics={"2": {"a": 2}}))
+    assert [path.read_text() for path in (tmp_path / "victim").iterdir()] == ["mine"]
+
+
+def test_only_manifests_of_the_catalog_are_swept(catalog: Catalog) -> None:
+    folder = catalog.path.parent / "manifests"
+    for number in range(4):
+        catalog.add(made("demo/one:1", metrics={"2": {"a": number}}))
+        (folder / "mine.json").write_text("mine")
+        with contextlib.suppress(FileExistsError):
+            (folder / f"{'0' * 64}.json").symlink_to(folder / "mine.json")
+    assert (folder / "mine.json").read_text() == "mine" and (folder / f"{'0' * 64}.json").is_symlink()

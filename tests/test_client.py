@@ -23,6 +23,8 @@ from tests.images import Layout, layer
 from tests.tarball import file
 from tests.test_serve import running
 
+pytestmark = pytest.mark.once("types and words are compared")
+
 CONFIG = {"Env": ["CUDA_VERSION=9.0.176"], "Labels": {"maintainer": "NVIDIA"}}
 EXAMPLES = {test.name.removeprefix("sregistry.client"): test for test in doctest.DocTestFinder().find(module) if test.examples}
 #: Results and errors are told; no other than these do without an example.

@@ -13,6 +13,8 @@ import pytest
 from sregistry.catalog import Catalog
 from tests.test_catalog import made
 
+pytestmark = pytest.mark.once("shells complete as any user")
+
 #: Where the command `sregistry` is.
 SCRIPTS = str(Path(sys.executable).parent)
 

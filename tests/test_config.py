@@ -10,7 +10,8 @@ import pytest
 from sregistry.batch import KEYS
 from sregistry.config import Plan, plan, warnings
 from sregistry.errors import UsageError
-from sregistry.settings import DEFAULTS, FORMATS, from_file
+from sregistry.filename import FORMATS
+from sregistry.settings import DEFAULTS, from_file
 
 TOP = Path(__file__).resolve().parent.parent
 SCHEMA = TOP / "workflow/schemas/config.schema.yaml"

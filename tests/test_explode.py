@@ -12,13 +12,14 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+from sregistry import limits
 from sregistry.compression import LEVELS, PURE, Codec, Compression
 from sregistry.content import Contents
 from sregistry.errors import ConfigError, DigestMismatch, LayerError, StoreError
@@ -28,6 +29,7 @@ from sregistry.oci import Digest
 from sregistry.store import Store
 from tests import engine, tarball
 from tests.tarball import tar
+from tests.work import calls, lines
 
 DICE = random.Random(7)
 NOISE = DICE.randbytes(400_000)
@@ -294,3 +296,39 @@ def test_damaged_data_is_noticed_when_read(tmp_path: Path) -> None:
 def test_bad_compression_names_the_key(words: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"compression\."):
         Compression.parse(**words)  # type: ignore[arg-type]
+
+
+def test_files_of_the_same_words_are_each_read_once(tmp_path: Path) -> None:
+    """Noise of one size has the same words: every file would be compared with all before it."""
+
+    def exploding(count: int) -> Callable[[], object]:
+        noise = [tarball.file(b"%d" % n, DICE.randbytes(64 << 10)) for n in range(count)]
+        data = tar([*noise, *(tarball.file(b"again/" + member.name, member.data) for member in noise)])
+        return lambda: engine.folders(tmp_path, [data], Compression(block_size=64 << 10))
+
+    small, large = exploding(40), exploding(80)
+    engine.folders(tmp_path, [[]])
+    assert calls(large) <= 2.2 * calls(small)
+
+
+def test_a_large_hole_is_little_work(tmp_path: Path) -> None:
+    """A header of 512 bytes may stand for 2³⁰ bytes, or 2⁴⁰: 8,192 blocks are not looked at."""
+    segments = ((0, 1), (1 << 29, 1))
+    hole = tarball.Member(name=b"hole", data=b"xy", records=sparse_records(1 << 30, segments))
+    index = engine.index_of(tmp_path, [hole, tarball.file(b"after", b"z" * BLOCK)])
+    words = index.blocks(0)
+    assert len(words) == 8192 and [n for n, word in enumerate(words) if word] == [0, 4096]
+    assert lines(lambda: engine.index_of(tmp_path / "again", [hole])) < 8192 * 8
+
+
+def sparse_records(size: int, segments: tuple[tuple[int, int], ...]) -> list[tuple[bytes, bytes]]:
+    flat = b",".join(b"%d,%d" % segment for segment in segments)
+    return [(b"GNU.sparse.map", flat), (b"GNU.sparse.size", b"%d" % size)]
+
+
+def test_a_layer_of_too_many_entries_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [tarball.file(b"%d" % n) for n in range(5)]
+    monkeypatch.setattr(limits, "INODES", 5)
+    engine.folders(tmp_path, [members])
+    with pytest.raises(LayerError, match="offset 2560: more entries than the limit INODES of 5"):
+        engine.folders(tmp_path, [[*members, tarball.file(b"more")]])

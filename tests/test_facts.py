@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sregistry.facts import MAX_LABELS, facts, kept, numbers, requirement
+from sregistry import limits
+from sregistry.facts import facts, kept, numbers, requirement
 
 BRANDS = ("tesla", "unknown", "nvidia", "nvidiartx", "geforce", "geforcertx", "quadro", "quadrortx", "titan", "titanrtx")
 
@@ -172,14 +173,34 @@ def test_what_cannot_be_read_is_left_out(document: dict[str, Any]) -> None:
     assert facts(document, "linux/arm64/v8") == {"os": "linux", "architecture": "arm64"}
 
 
+@pytest.mark.parametrize(
+    ("config", "platform", "expected"),
+    [
+        ({"os": "linux", "architecture": "arm64"}, "linux/amd64", {"architecture": "amd64", "config_platform": "linux/arm64"}),
+        ({"architecture": "arm", "variant": "v7"}, "linux/arm64/v8", {"architecture": "arm64", "config_platform": "linux/arm/v7"}),
+        ({"os": "Linux", "architecture": "x86_64", "variant": "V3"}, "linux/amd64/v3", {"architecture": "amd64", "variant": "v3"}),
+        ({"os": "", "architecture": "aarch64", "variant": None}, "", {"architecture": "arm64"}),
+        ({"architecture": "a b"}, "linux/amd64", {"architecture": "amd64"}),
+    ],
+)
+def test_the_image_s_platform_goes_before_the_config_s(config: dict[str, Any], platform: str, expected: dict[str, str]) -> None:
+    assert facts(config, platform) == {"os": "linux", **expected}
+
+
+def test_fields_in_any_case_are_read() -> None:
+    assert facts({"config": {"env": ["CUDA_VERSION=9.0"], "labels": {"a": "b"}}}, "") == {
+        **facts({"config": {"Env": ["CUDA_VERSION=9.0"], "Labels": {"a": "b"}}}, ""),
+    }
+
+
 def test_the_last_of_a_name_counts() -> None:
     assert facts(config(["CUDA_VERSION=8.0", "CUDA_VERSION=9.0"]), "")["versions"] == {"cuda": "9.0"}
 
 
 def test_labels_that_are_too_large() -> None:
-    labels = {"small": "1", "long": "x" * MAX_LABELS, "middle": "y" * 100}
+    labels = {"small": "1", "long": "x" * limits.LABELS, "middle": "y" * 100}
     assert kept(labels) == {"small": "1", "middle": "y" * 100}
-    assert kept({"long": "x" * (MAX_LABELS - 4)}) == {"long": "x" * (MAX_LABELS - 4)}
+    assert kept({"long": "x" * (limits.LABELS - 4)}) == {"long": "x" * (limits.LABELS - 4)}
 
 
 JSON = st.recursive(

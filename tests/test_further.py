@@ -13,6 +13,8 @@ from sregistry.oci import Digest
 from sregistry.store import Store
 from tests.test_workflow import Place, place
 
+pytestmark = pytest.mark.once("Snakemake's jobs find layers as any user")
+
 __all__ = ["place"]
 
 

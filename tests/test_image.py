@@ -11,8 +11,8 @@ import pytest
 
 from sregistry import image, sif
 from sregistry.errors import ImageError, StoreError
+from sregistry.filename import FORMATS
 from sregistry.oci import Digest, Platform
-from sregistry.settings import FORMATS
 from sregistry.store import Store
 from tests import engine
 from tests.tarball import Member, directory, file, symlink
@@ -82,11 +82,10 @@ def test_an_older_image_is_replaced_at_once(tmp_path: Path, kind: str) -> None:
 def test_a_failure_keeps_the_older_image(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "storage" / "i"
     receipt = engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)
-    layer = [file(b"f", os.urandom(300_000))]
-    (folder,) = engine.folders(tmp_path / "store", [layer])
-    (folder / "data").write_bytes(b"short")
+    packed = engine.merged(tmp_path / "store", [[file(b"f", os.urandom(300_000))]])
+    (packed.folders[1] / "data").write_bytes(b"short")
     with pytest.raises(StoreError, match="is damaged"):
-        engine.build(tmp_path / "store", target, [layer], format=kind)
+        image.build(packed, format=kind, target=target, created=1, deffile=b"", documents={}, architecture="amd64")
     assert [path.name for path in target.parent.iterdir()] == ["i"]
     assert engine.build(tmp_path / "store", target, [[file(b"old", b"1")]], format=kind)["version"] == receipt["version"]
 
@@ -157,3 +156,96 @@ def test_what_is_no_sif_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         image.take(store.blob(digest), digest, ours=True, target=tmp_path / "x", platform=Platform(architecture="amd64"))
     assert not (tmp_path / "x").exists()
+
+
+def work(path: Path) -> Path:
+    """A user's folder, with one inside that nobody else may read."""
+    (path / "draft").mkdir(parents=True)
+    (path / "draft").chmod(0o750)
+    (path / "thesis.tex").write_text("mine")
+    return path
+
+
+def untouched(path: Path) -> bool:
+    return (path / "thesis.tex").read_text() == "mine" and stat.S_IMODE((path / "draft").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("behind", ["work", "file", "nothing", "sandbox"])
+def test_a_link_is_replaced_and_not_what_is_behind_it(tmp_path: Path, kind: str, behind: str) -> None:
+    target, there = tmp_path / "storage" / "i", tmp_path / behind
+    target.parent.mkdir()
+    target.symlink_to(there)
+    if behind == "file":
+        there.write_text("mine")
+    elif behind != "nothing":
+        work(there)
+    if behind == "sandbox":
+        (there / ".singularity.d").mkdir()
+    engine.build(tmp_path / "store", target, LAYERS, format=kind)
+    assert not target.is_symlink() and target.is_dir() == (kind == "sandbox")
+    assert os.listdir(target.parent) == ["i"]
+    assert behind not in ("work", "sandbox") or untouched(there)
+    assert behind != "file" or there.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_directory_of_work_stays(tmp_path: Path, kind: str) -> None:
+    target = work(tmp_path / "storage" / "i")
+    with pytest.raises(ImageError, match="is a directory"):
+        engine.build(tmp_path / "store", target, LAYERS, format=kind)
+    assert untouched(target) and os.listdir(target.parent) == ["i"]
+
+
+def test_links_in_a_sandbox_are_not_followed_when_it_goes(tmp_path: Path) -> None:
+    """Neither is one that took the sandbox's own name."""
+    there, box = work(tmp_path / "work"), tmp_path / "box"
+    (box / "shut").mkdir(parents=True)
+    (box / "shut/link").symlink_to(there)
+    (box / "link").symlink_to(there / "draft")
+    (box / "shut").chmod(0)
+    image.remove(box)
+    box.symlink_to(there)
+    image.remove(box)
+    image.remove(box)  # it is gone
+    assert untouched(there) and not os.path.lexists(box)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_came_meanwhile_is_guarded(tmp_path: Path, kind: str) -> None:
+    """The guard is asked when the image is whole, just before it takes a name that is taken; an older image stays then."""
+    target, asked = tmp_path / "i", []
+
+    def guard() -> None:
+        asked.append(len(os.listdir(tmp_path)))
+        if os.path.lexists(target):
+            raise ImageError("holds another image")
+
+    engine.build(tmp_path / "store", target, LAYERS, format=kind, guard=guard)
+    before = target.stat().st_ino
+    with pytest.raises(ImageError, match="holds another image"):
+        engine.build(tmp_path / "store", target, LAYERS, format=kind, guard=guard)
+    assert asked and target.stat().st_ino == before
+    assert sorted(os.listdir(tmp_path)) == ["i", "store"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_longest_name(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / ("é" * 126 + "xyz")
+    engine.build(tmp_path / "store", target, LAYERS, format=kind)
+    assert len(os.fsencode(target.name)) == 255 and target.exists()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_sif_is_compared_whatever_its_digest_is_of(tmp_path: Path, algorithm: str) -> None:
+    data = bytearray(Path(engine.build(tmp_path / "store", tmp_path / "i", LAYERS, format="sif")["path"]).read_bytes())
+    digest = Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
+    store = Store(tmp_path / "store")
+    store.add(bytes(data), digest)
+    made = image.take(store.blob(digest), digest, ours=True, target=tmp_path / "j", platform=Platform(architecture="amd64"))
+    assert made["version"] == hashlib.sha256(data).hexdigest()
+    data[-5000] ^= 1
+    store.blob(digest).write_bytes(data)
+    with pytest.raises(StoreError, match="was damaged on disk and is removed; run again"):
+        image.take(store.blob(digest), digest, ours=True, target=tmp_path / "k", platform=Platform(architecture="amd64"))
+    assert not (tmp_path / "k").exists() and not store.has(digest)

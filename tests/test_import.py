@@ -155,7 +155,10 @@ def test_what_a_program_has_not_finished(client: Client, tmp_path: Path) -> None
         ({"tag": "a b"}, "container 16 (caffe2): 'nvidia/caffe2:a b': 'a b' is no tag"),
         ({"metrics": "{'1': 2}"}, "container 16 (caffe2): its metrics are no JSON"),
         ({"metrics": '{"1": NaN}'}, "container 16 (caffe2): its metrics are no JSON"),
-        ({"metrics": '{"1": ' + "[" * 900 + "]" * 900 + "}"}, "container 16 (caffe2): its metrics are nested more than 100 deep"),
+        (
+            {"metrics": '{"1": ' + "[" * 900 + "]" * 900 + "}"},
+            "container 16 (caffe2): its metrics are nested deeper than the limit JSON_DEPTH of 100",
+        ),
         ({"metrics": "[1]"}, "container 16 (caffe2): its metrics are no JSON object"),
         ({"image": "/none/there.simg"}, "container 16 (caffe2): its image /none/there.simg is gone"),
         ({"image": "/" + "a" * 300}, "container 16 (caffe2): its image can't be read: File name too long"),

@@ -26,6 +26,8 @@ from sregistry.store import Store
 from tests.images import Layout, layer
 from tests.tarball import directory, file
 
+pytestmark = pytest.mark.once("a process of any user is killed alike")
+
 ROUNDS, KILLS, PROCESSES = 10, 20, 4
 
 #: All stages of one image, as the rules call them.

@@ -31,8 +31,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ([], ["1\tcom.nvidia.volumes.needed", "2\tmaintainer", "1\todd\ufffd[2J"]),
-        (["odd\x1b[2J"], ["\ufffd]0;title\ufffd\ufffd\tnvidia/b:1"]),
+        ([], ["1\tcom.nvidia.volumes.needed", "2\tmaintainer", "1\todd\\x1b[2J"]),
+        (["odd\x1b[2J"], ["\\x1b]0;title\\x07\\ud800\tnvidia/b:1"]),
         (["maintainer"], ["NVIDIA CORPORATION <sw@example.org>\tnvidia/a:1", "someone\tnvidia/b:1"]),
         (["maintainer=someone"], ["someone\tnvidia/b:1"]),
     ],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sregistry.errors import AuthenticationError, DigestMismatch, RegistryError, StoreError, TransferError
-from sregistry.layer import fetch
+from sregistry import limits
+from sregistry.errors import AuthenticationError, DigestMismatch, LayerError, RegistryError, StoreError, TransferError
+from sregistry.layer import Room, fetch
 from sregistry.manifest import Layer
 from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.reference import Reference
@@ -40,11 +44,13 @@ def layer(data: bytes = DATA, urls: tuple[str, ...] = (), size: int | None = Non
     return Layer(blob=blob, diff_id=DIFF)
 
 
-def get(server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None) -> tuple[dict[str, object], str]:
+def get(
+    server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None, **options: Any
+) -> tuple[dict[str, object], str]:
     log = io.StringIO()
     reference = Reference.parse("demo/tiny:1", registry=server.host, collection="")
     with client(server.host, token=token) as it:
-        return fetch(it, reference, wanted or layer(), store, log=log), log.getvalue()
+        return fetch(it, reference, wanted or layer(), store, log=log, **options), log.getvalue()
 
 
 def blobs(store: Store) -> list[str]:
@@ -146,12 +152,133 @@ def test_foreign_layers_come_from_the_registry_else_from_their_address(server: S
         assert [asked.authorization for asked in other.asked] == [None, None]
 
 
+# -- room
+
+
+def unknown(data: bytes = DATA) -> Layer:
+    """A layer whose size nobody says."""
+    return Layer(blob=Descriptor(media_type=MediaType.OCI_LAYER, digest=Digest.of(data), size=None, urls=()), diff_id=DIFF)
+
+
+def chunked(data: bytes) -> Reply:
+    return Reply(200, b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data), [("Transfer-Encoding", "chunked")])
+
+
+@pytest.mark.parametrize("size", [10**15, 2**63])
+def test_a_blob_that_can_not_fit_is_not_begun(server: Scripted, store: Store, size: int) -> None:
+    with pytest.raises(
+        LayerError, match=rf"^layer {DIGEST}: {size} bytes, more than the layer_limit of 1099511627776; raise layer_limit if"
+    ):
+        get(server, store, layer(size=size))
+    with pytest.raises(StoreError, match=rf"{DIGEST} needs {size} bytes in .*, which has [0-9]+; free some space"):
+        get(server, store, layer(size=size), limit=2**64)
+    assert server.asked == [] and blobs(store) == []
+
+
+@pytest.mark.parametrize("answer", [Reply(200, DATA), chunked(DATA)], ids=["announced", "chunked"])
+def test_a_blob_of_unknown_size_has_the_layer_s_limit(server: Scripted, store: Store, answer: Reply) -> None:
+    server.routes[PATH] = answer
+    with pytest.raises(LayerError, match="layer_limit of 1000; raise layer_limit"):
+        get(server, store, unknown(), limit=1000)
+    assert blobs(store) == []
+    assert get(server, store, unknown(), limit=len(DATA))[0]["size"] == len(DATA)
+
+
+def test_a_blob_that_nobody_could_compress_fits_its_layer_s_limit(server: Scripted, store: Store) -> None:
+    packed = gzip.compress(DATA, 0)
+    server.routes[f"/v2/demo/tiny/blobs/{Digest.of(packed)}"] = Reply(200, packed)
+    assert len(packed) > len(DATA)
+    assert get(server, store, layer(packed), limit=len(DATA))[0]["size"] == len(packed)
+
+
+def test_the_room_that_is_left(tmp_path: Path) -> None:
+    free = {"left": 1000}
+    looks: list[Path] = []
+
+    def left(folder: Path) -> int:
+        looks.append(folder)
+        return free["left"]
+
+    room = Room(tmp_path, layer(size=900).blob, 1 << 40, left)
+    room.check(0, 900)
+    with pytest.raises(StoreError, match="needs 1001 bytes"):
+        room.check(99, 1100)
+    room.check(100, 1100)
+    room = Room(tmp_path, unknown().blob, 1 << 40, left)
+    with pytest.raises(StoreError, match="has 1000 bytes left, and nobody says how many more it needs"):
+        room.take(0, 1)
+    free["left"] = limits.FREE_BYTES
+    looks.clear()
+    for position in range(0, 1 << 30, 1 << 20):
+        room.take(position, 1 << 20)
+    assert len(looks) == 63  # the first look was before
+    free["left"] -= 1
+    with pytest.raises(StoreError):
+        room.take(1 << 30, 1)
+
+
+# -- content codings
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
+@pytest.mark.parametrize("framed", ["length", "chunks"])
+@pytest.mark.parametrize("size", [len(DATA), None])
+def test_a_blob_that_a_proxy_compressed(server: Scripted, store: Store, pack: Any, framed: str, size: int | None) -> None:
+    packed = pack(DATA)
+    reply = Reply(200, packed) if framed == "length" else chunked(packed)
+    coding = "gzip" if pack is gzip.compress else "deflate"
+    server.routes[PATH] = Reply(200, reply.body, [*reply.headers, ("Content-Encoding", coding)])
+    get(server, store, layer() if size else unknown())
+    assert store.read(DIGEST) == DATA
+
+
+@pytest.mark.parametrize("framed", ["length", "chunks"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "aws-chunked"])
+def test_a_blob_whose_own_compression_is_called_a_coding(server: Scripted, store: Store, framed: str, coding: str) -> None:
+    packed = gzip.compress(DATA)
+    reply = Reply(200, packed) if framed == "length" else chunked(packed)
+    server.routes[f"/v2/demo/tiny/blobs/{Digest.of(packed)}"] = Reply(200, reply.body, [*reply.headers, ("Content-Encoding", coding)])
+    get(server, store, layer(packed))
+    assert store.read(Digest.of(packed)) == packed
+    assert len(server.asked) == 1
+
+
+def test_a_blob_that_is_neither_what_came_nor_what_is_in_it(server: Scripted, store: Store) -> None:
+    server.routes[PATH] = Reply(200, gzip.compress(DATA[:-1] + b"x"), [("Content-Encoding", "gzip")])
+    with pytest.raises(DigestMismatch, match="sent other bytes"):
+        get(server, store)
+    server.routes[PATH] = Reply(200, b"x" * 99, [("Content-Encoding", "br")])
+    with pytest.raises(RegistryError, match="in the content coding 'br', which was not asked for; the registry or a proxy is broken"):
+        get(server, store)
+    bomb = zlib.compressobj(9)
+    packed = bomb.compress(bytes(64 << 20)) + bomb.flush()
+    server.routes[PATH] = Reply(200, packed, [("Content-Encoding", "deflate")])
+    with pytest.raises(DigestMismatch, match="sends more than"):
+        get(server, store)
+    with pytest.raises(LayerError, match="layer_limit"):
+        get(server, store, unknown(), limit=len(DATA))
+    assert blobs(store) == []
+
+
+def test_foreign_addresses_are_tried_as_far_as_their_limit(server: Scripted, store: Store) -> None:
+    server.routes[PATH] = Reply(404)
+    with Scripted({"/layer": Reply(200, DATA)}) as other:
+        wrong = tuple(f"{other.url}/{number}" for number in range(limits.FOREIGN_ADDRESSES))
+        with pytest.raises(
+            RegistryError, match=rf"the first {limits.FOREIGN_ADDRESSES} of {limits.FOREIGN_ADDRESSES + 1} addresses were tried"
+        ):
+            get(server, store, layer(urls=(*wrong, f"{other.url}/layer")))
+        assert len(other.asked) == limits.FOREIGN_ADDRESSES
+        get(server, store, layer(urls=(*wrong[1:], "ftp://x/", wrong[1], f"{other.url}/layer")))
+    assert store.read(DIGEST) == DATA
+
+
 def test_processes_share_one_download(server: Scripted, store: Store) -> None:
     server.routes[PATH] = Reply(200, DATA, delay=0.3)
     code = """
 import sys
 from pathlib import Path
-from sregistry.layer import fetch
+from sregistry.layer import Room, fetch
 from sregistry.store import Store
 from tests.scripted import client
 from tests.test_layer import layer

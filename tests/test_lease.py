@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sregistry import lease as module
-from sregistry.lease import lease
+from sregistry.lease import abandoned, forsaken, lease
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from sregistry.lease import lease
+from sregistry.lease import abandoned, forsaken, lease
 with lease(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -58,7 +61,7 @@ def test_processes_keep_each_other_out(path: Path, tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from sregistry.lease import lease
+from sregistry.lease import abandoned, forsaken, lease
 path, counter = map(Path, sys.argv[1:])
 for _ in range(50):
     with lease(path):
@@ -93,21 +96,118 @@ def test_a_number_that_is_used_again_is_another_process(path: Path) -> None:
         assert held
 
 
-@pytest.mark.parametrize("left", ["{", "[]", '{"machine": 5}', '{"machine": null, "pid": "x"}'])
-def test_what_no_owner_has_written_ends_by_time(path: Path, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE", 0.2)
-    path.write_text(left)
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    (path.parent.parent / "victim").write_text("mine")
+    path.symlink_to(path.parent.parent / "victim")
+
+
+def folder(path: Path) -> None:
+    (path / "below").mkdir(parents=True)
+
+
+def socket_(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(path))
+
+
+PLANTED: dict[str, Callable[[Path], object]] = {
+    **{
+        text: functools.partial(lambda text, path: path.write_text(text), text)
+        for text in ("{", "[]", "null", "\0", '{"machine": 5}', '{"machine": null, "pid": "x", "start": null}')
+    },
+    "pid": lambda path: path.write_text(json.dumps({"machine": module._machine(), "pid": 10**30, "start": "1"})),
+    "pid-of-another-machine": lambda path: path.write_text(json.dumps({"machine": "another", "pid": 10**30, "start": "1"})),
+    "pid-float": lambda path: path.write_text('{"machine": "another", "pid": 1e300, "start": "1"}'),
+    "pid-negative": lambda path: path.write_text(json.dumps({"machine": module._machine(), "pid": -1, "start": "1"})),
+    "nested": lambda path: path.write_text("[" * 100_000),
+    "digits": lambda path: path.write_text("9" * 100_000),
+    "huge": lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 1 << 40),
+    "pipe": pipe,
+    "link": link,
+    "link-to-nothing": lambda path: path.symlink_to("nothing"),
+    "link-to-itself": lambda path: path.symlink_to(path.name),
+    "folder": folder,
+    "socket": socket_,
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_no_owner_has_written_is_no_lock(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock of ours is there whole or not at all."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locks").mkdir()
+    path = Path("locks/lock")  # a socket's name may not be long
+    PLANTED[what](path.absolute() if what.startswith("link") else path)
+    assert abandoned(path, 0)
     with lease(path, wait=False) as held:
-        assert not held
-    with lease(path) as held:
+        assert held
+    left = {entry.name for entry in path.parent.iterdir()}
+    assert {name for name in left if not name.endswith(".foreign")} == set()
+    assert bool(left) == (what == "folder"), "a folder is moved out of the way with all that is in it"
+    if what == "link":
+        assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_no_row_of_planted_breakers_stops_anybody(path: Path) -> None:
+    for name in ("lock", "lock.break", "lock.break.break", "lock.break.break.break"):
+        os.mkfifo(path.with_name(name))
+    with lease(path, wait=False) as held:
         assert held
     assert not list(path.parent.iterdir())
 
 
-def test_an_empty_file_of_an_earlier_version_is_no_lock(path: Path) -> None:
-    path.touch()
+def test_a_lock_that_names_another_ones_file_does_not_take_it_away(path: Path) -> None:
+    waiting = path.with_name(".lock.0123456789abcdef")
+    waiting.write_text("")
+    path.write_text(json.dumps({"machine": module._machine(), "pid": 1 << 22, "start": "1", "own": waiting.name}))
     with lease(path, wait=False) as held:
         assert held
+    assert waiting.exists()
+
+
+def test_a_lock_can_be_read_by_who_waits_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with lease(path):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.needs("root")
+def test_a_lock_that_can_t_be_read_is_held_while_it_is_touched(tmp_path: Path) -> None:
+    """As root everything can be read: a child is another user."""
+    code = """
+import os, sys
+from pathlib import Path
+from sregistry import lease
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+lease.LEASE = 0.3
+with lease.lease(Path("lock"), wait=False) as held:
+    print(held)
+with lease.lease(Path("lock")) as held:
+    print(held)
+"""
+    (tmp_path / "lock").write_text("")
+    (tmp_path / "lock").chmod(0)
+    tmp_path.chmod(0o777)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\nTrue\n", "")
+
+
+def test_what_dead_waiters_left_is_known(path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    text = {"machine": module._machine(), "start": "1"}
+    path.with_name(".lock.0123456789abcdef").write_text(json.dumps({**text, "pid": int(gone.stdout)}))
+    path.with_name(".lock.0123456789abcde0").write_text(json.dumps({**text, "pid": os.getpid(), "start": module._start(os.getpid())}))
+    path.with_name(".lock.of-mine").write_text("")
+    path.with_name(".lock.0123456789abcde1").write_text("")  # it is being written
+    with lease(path):
+        assert forsaken(path) == [".lock.0123456789abcdef"]
 
 
 def test_an_owner_on_another_machine_is_waited_for_while_it_is_heard_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -294,3 +296,170 @@ def test_the_catalog_s_way_back(client: Client, file: Path, capsys: pytest.Captu
     command = capsys.readouterr().err.rpartition("is kept: ")[2]
     subprocess.run(["sh", "-c", command], check=True)
     assert [container.uri for container in client.images()] == [URI]
+
+
+def test_rm_dry_run(client: Client, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = client.add(file, URI).image
+    client.tag(URI, "caffe2:stable")
+    client.catalog.add(made("nvidia/remote:1", image=None, version=""))
+    before = client.catalog.path.read_bytes()
+    assert main(["rm", "--dry-run", URI, "nvidia/remote:1", "caffe2:stable"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"[rm] {URI} would be removed: record 1",  # its file has another name still
+        "[rm] nvidia/remote:1 would be removed: record 3",
+        f"[rm] nvidia/caffe2:stable would be removed: record 2, {place} (4,096 bytes)",
+    ]
+    assert (client.catalog.path.read_bytes(), os.path.exists(str(place))) == (before, True)
+    client.rm(URI)
+    assert os.path.exists(str(place))
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["rm", "dry run"])
+@pytest.mark.parametrize("wrong", ["nvidia/none:1", "several/images:1", "UPPER/case:1"])
+def test_rm_removes_all_or_nothing(client: Client, file: Path, wrong: str, dry: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    place = client.add(file, URI).image
+    client.catalog.add_all(made("several/images:1", client="oci", registry=f"h{n}.example", image=f"/{n}.sif") for n in range(2))
+    assert main(["rm", *dry, URI, wrong]) != 0
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("error: ") == 1
+    assert (len(client.images()), os.path.exists(str(place))) == (3, True)
+
+
+def other_s(client: Client, uri: str = URI) -> Path:
+    """An image of another registry with the same name, newer, in a file of its own."""
+    path = client.settings.database / "quay.sif"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(IMAGE)
+    url = f"https://quay.io/v2/{uri.replace(':', '/manifests/')}"
+    client.catalog.add(made(uri, client="quay", registry="quay.io", url=url, image=str(path), created_at="2040-01-01 00:00:00"))
+    return path
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["beside ours", "alone"])
+@pytest.mark.parametrize(
+    "line", [["rm", URI], ["mv", URI, "x"], ["rename", URI, "a/b:1"], ["tag", URI, "a/b:1"]], ids=lambda line: str(line[0])
+)
+def test_another_registry_s_image_is_not_touched(client: Client, file: Path, line: list[str], alone: bool) -> None:
+    foreign = other_s(client)
+    if not alone:
+        client.add(file, URI)
+    before = client.find("quay.io/" + URI)
+    assert main(line) == int(alone)
+    assert (client.find("quay.io/" + URI), foreign.read_bytes()) == (before, IMAGE)
+
+
+def replaced(path: Path, what: str) -> Path:
+    """Have somebody's work where an image was."""
+    kept = path.parent / "kept"
+    path.unlink() if path.is_file() else path.rename(path.parent / "old")
+    kept.mkdir()
+    (kept / "draft").mkdir(mode=0o750)
+    if what == "text":
+        path.write_text("notes")
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        shutil.copytree(kept, path)
+    else:
+        path.symlink_to(kept)
+    return kept
+
+
+@pytest.mark.parametrize("form", ["simg", "sandbox"])
+@pytest.mark.parametrize("what", ["text", "pipe", "directory"])
+def test_rm_keeps_what_is_no_image_any_more(
+    client: Client, file: Path, tmp_path: Path, form: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(str(client.add(file if form == "simg" else sandbox(tmp_path / "box"), URI).image))
+    replaced(place, what)
+    assert main(["rm", URI]) == 1
+    assert f"error: {place}, which is on record as {URI}, is " in capsys.readouterr().err
+    assert os.path.lexists(place) and len(client.images()) == 1
+    place.rename(tmp_path / "away")
+    client.rm(URI)
+    assert client.images() == []
+
+
+@pytest.mark.parametrize("form", ["simg", "sandbox"])
+def test_rm_of_a_link_removes_the_link(client: Client, file: Path, tmp_path: Path, form: str) -> None:
+    place = Path(str(client.add(file if form == "simg" else sandbox(tmp_path / "box"), URI).image))
+    kept = replaced(place, "link")
+    client.rm(URI)
+    assert not os.path.lexists(place) and stat.S_IMODE((kept / "draft").stat().st_mode) == 0o750
+
+
+def test_rm_of_a_cut_image(client: Client, tmp_path: Path) -> None:
+    """Damaged or not, it is ours."""
+    build(tmp_path / "layers", tmp_path / "made", [[tarball.file(b"etc/name", b"x")]], format="sif")
+    place = Path(str(client.add(tmp_path / "made", URI).image))
+    os.truncate(place, 5000)
+    client.rm(URI)
+    assert names(client) == []
+
+
+def by_template(monkeypatch: pytest.MonkeyPatch, template: str) -> Client:
+    monkeypatch.setenv("SREGISTRY_FILENAME", template)
+    return get_client()
+
+
+def test_add_and_rename_by_the_template(client: Client, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file follows the name as long as it has that of the template, that of today or of before."""
+    client = by_template(monkeypatch, "{client}_{name}_{tag}")
+    client.add(file, URI)
+    assert names(client) == ["nvidia_caffe2_17.10.simg"]
+    client.rename(URI, "lab/mine:2")
+    assert names(client) == ["nvidia_mine_2.simg"]
+    client = by_template(monkeypatch, "{name}")
+    client.rename("lab/mine:2", "lab/other:3")
+    assert names(client) == ["nvidia_mine_2.simg"], "a name of its own by now"
+
+
+@pytest.mark.parametrize("verb", ["add", "rename"])
+def test_a_name_that_no_file_can_have(client: Client, file: Path, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    long = f"lab/{'b' * 120}:{'t' * 128}"
+    if verb == "rename":
+        client.add(file, URI, copy=True)
+    assert main(["add", str(file), "--name", long] if verb == "add" else ["rename", URI, long]) == 2
+    assert "255 are the limit of a file name" in capsys.readouterr().err
+    assert file.exists() and len(client.images()) == int(verb == "rename")
+
+
+@pytest.mark.parametrize("verb", ["rename", "tag"])
+def test_a_new_name_stays_in_its_registry(client: Client, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    other_s(client)
+    assert main([verb, "quay.io/" + URI, "nvcr.io/lab/mine:1"]) == 2
+    assert "'nvcr.io/lab/mine:1' is a name at nvcr.io, and nvidia/caffe2:17.10 is an image of quay.io" in capsys.readouterr().err
+    assert main([verb, "quay.io/" + URI, "lab/mine:1"]) == 0
+    assert client.find("lab/mine:1").registry == client.find("quay.io/lab/mine:1").registry == "quay.io"
+    client.rm("lab/mine:1")
+
+
+def test_a_name_given_here_is_taken_whatever_the_registry(client: Client, file: Path) -> None:
+    other_s(client)
+    client.tag("quay.io/" + URI, "lab/mine:1")
+    client.catalog.add(made("nvidia/a:1", image=str(file)))
+    with pytest.raises(CatalogError, match="lab/mine:1 is on record already"):
+        client.tag("nvidia/a:1", "lab/mine:1")
+
+
+def test_move_keeps_what_is_there(client: Client, file: Path, tmp_path: Path) -> None:
+    """A link, also one to nothing, and an empty directory's name are taken, too."""
+    client.add(file, URI)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ImageError, match="is there already"):
+        client.mv(URI, "link")
+    (tmp_path / "link").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ImageError, match="is there already"):
+        client.mv(URI, "pipe")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_add_never_replaces_a_directory(client: Client, file: Path, tmp_path: Path, force: bool) -> None:
+    for name in ("nvidia-caffe2:17.10.simg", "nvidia-caffe2:17.10"):
+        (client.settings.storage / name / "mine").mkdir(parents=True)
+    for source in (file, sandbox(tmp_path / "box")):
+        with pytest.raises(ImageError):
+            client.add(source, URI, force=force)
+        assert source.exists()
+    assert (names(client), client.images()) == (["nvidia-caffe2:17.10", "nvidia-caffe2:17.10.simg"], [])

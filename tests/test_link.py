@@ -162,3 +162,17 @@ def test_what_pull_takes_is_found(client: Client, tmp_path: Path) -> None:
         assert client.get(uri).uri == "library/ubuntu:22.04", uri
     assert client.get("docker://nvcr.io/nvidia/caffe2:17.10").uri == URI
     assert client.get("nvidia://caffe2:17.10").uri == URI
+
+
+def test_a_link_to_another_image_stays(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nextflow writes `a/b-c` and `a-b/c` as one name."""
+    for uri in ("a/b-c:1", "a-b/c:1"):
+        client.catalog.add(made(uri, image=str(tmp_path / f"{uri[:3].replace('/', '+')}.sif")))
+        (tmp_path / f"{uri[:3].replace('/', '+')}.sif").touch()
+    client.link("a/b-c:1", "links", engine="nextflow")
+    assert main(["link", "--for", "nextflow", "links", "a-b/c:1"]) == 1
+    link = tmp_path / "links/nvcr.io-a-b-c-1.img"
+    assert f"error: {link} is a link to nvcr.io/a/b-c:1, another image; " in capsys.readouterr().err
+    assert link.readlink() == tmp_path / "a+b.sif"
+    client.link("a-b/c:1", "links", engine="nextflow", force=True)
+    assert link.readlink() == tmp_path / "a-b.sif"

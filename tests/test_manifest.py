@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from sregistry import limits
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, SregistryError, StoreError
-from sregistry.manifest import MAX_DEPTH, MAX_DOCUMENTS, Resolved, resolve
+from sregistry.manifest import Resolved, resolve
 from sregistry.oci import Descriptor, Digest, MediaType, Platform
 from sregistry.reference import Reference
 from sregistry.store import Store
@@ -147,6 +149,158 @@ def test_an_entry_that_is_an_artifact_is_passed_over(repository: Repository, sto
     assert find(repository, store).platform == AMD64
 
 
+def artifact(repository: Repository, kind: str) -> dict[str, Any]:
+    """Publish what is no image, and return its descriptor."""
+    if kind == "chart":
+        config = repository.blob(b'{"name": "chart"}', "application/vnd.cncf.helm.config.v1+json")
+        return repository.document({"config": config, "layers": repository.layers(1)})
+    layer = {
+        "signature": "application/vnd.dev.cosign.simplesigning.v1+json",
+        "attestation": "application/vnd.in-toto+json",
+        "sbom": "text/spdx",
+        "files": "application/octet-stream",
+        "oras": MediaType.OCI_LAYER,
+    }[kind]
+    config = repository.blob(b"{}", "application/vnd.unknown.config.v1+json") if kind == "oras" else repository.config(layers=1)
+    return repository.document({"config": config, "layers": [{**repository.layers(1)[0], "mediaType": layer}]})
+
+
+ARTIFACTS = ["chart", "signature", "attestation", "sbom", "files", "oras"]
+
+
+@pytest.mark.parametrize("kind", ARTIFACTS)
+@pytest.mark.parametrize("named", [True, False], ids=["image-says-its-platform", "nobody-says-anything"])
+@pytest.mark.parametrize("first", [True, False], ids=["artifact-first", "image-first"])
+def test_what_is_no_image_is_passed_over(repository: Repository, store: Store, kind: str, named: bool, first: bool) -> None:
+    image = repository.entry("linux/amd64") if named else repository.manifest("linux/amd64")
+    entries = [artifact(repository, kind), image]
+    repository.document({"manifests": entries if first else entries[::-1]}, "1")
+    assert str(find(repository, store).digest) == image["digest"]
+
+
+def test_an_artifact_that_claims_a_platform_is_passed_over(repository: Repository, store: Store) -> None:
+    image = repository.entry("linux/amd64")
+    repository.document({"manifests": [{**artifact(repository, "sbom"), "platform": image["platform"]}, image]}, "1")
+    assert str(find(repository, store).digest) == image["digest"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_index_of_artifacts_alone_says_what_they_are(repository: Repository, store: Store, named: bool) -> None:
+    platform = {"platform": {"os": "linux", "architecture": "amd64"}} if named else {}
+    repository.document({"manifests": [{**artifact(repository, "chart"), **platform}, artifact(repository, "sbom")]}, "1")
+    with pytest.raises(DocumentError, match="demo/tiny:1: not a container image but a Helm chart"):
+        find(repository, store)
+
+
+def test_configs_say_the_platforms_that_an_index_does_not(repository: Repository, store: Store) -> None:
+    made = {name: repository.manifest(name) for name in ("linux/arm64", "linux/amd64/v3", "linux/amd64")}
+    repository.document({"manifests": list(made.values())}, "1")
+    for name in ("linux/amd64", "linux/arm64"):
+        assert str(find(repository, store, platform=Platform.parse(name)).digest) == made[name]["digest"]
+    with pytest.raises(DocumentError, match="no image for linux/s390x, the tag offers linux/amd64, linux/amd64/v3, linux/arm64; choose"):
+        find(repository, store, platform=Platform.parse("s390x"))
+
+
+def test_what_says_its_platform_goes_before_what_does_not(repository: Repository, store: Store) -> None:
+    unnamed, named = repository.manifest("linux/amd64", layers=1), repository.entry("linux/amd64")
+    repository.document({"manifests": [unnamed, named]}, "1")
+    assert str(find(repository, store).digest) == named["digest"]
+    assert f"/v2/demo/tiny/manifests/{unnamed['digest']}" not in repository.paths()
+
+
+def test_the_platform_of_a_nested_index_is_that_of_its_entries(repository: Repository, store: Store) -> None:
+    inner = repository.document({"manifests": [repository.manifest(None)]})
+    repository.document({"manifests": [{**inner, "platform": {"os": "linux", "architecture": "arm64"}}]}, "1")
+    assert str(find(repository, store, platform=Platform.parse("arm64")).platform) == "linux/arm64"
+    with pytest.raises(DocumentError, match="no image for linux/amd64"):
+        find(repository, store)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param(None, id="null"),
+        pytest.param({"platform": {"os": "linux", "architecture": None}}, id="architecture-null"),
+        pytest.param({"mediaType": MediaType.OCI_MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 5}, id="manifest-that-is-not-there"),
+        pytest.param({"mediaType": MediaType.OCI_INDEX, "digest": f"sha256:{'0' * 64}", "size": 5}, id="index-that-is-not-there"),
+        pytest.param(
+            {"mediaType": MediaType.OCI_MANIFEST, "digest": "x", "platform": {"os": "linux", "architecture": "arm64"}},
+            id="another-platform",
+        ),
+        pytest.param(
+            {"mediaType": MediaType.OCI_MANIFEST, "digest": "x", "platform": {"os": "linux", "architecture": "amd64"}},
+            id="the-same-platform",
+        ),
+        pytest.param(
+            {"mediaType": MediaType.OCI_MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 2**22 + 1, "platform": {"architecture": "s390x"}},
+            id="too-large",
+        ),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_odd_entry_harms_no_other(repository: Repository, store: Store, odd: dict[str, Any] | None, first: bool) -> None:
+    image = repository.entry("linux/amd64")
+    repository.document({"manifests": [odd, image] if first else [image, odd]}, "1")
+    assert str(find(repository, store).digest) == image["digest"]
+
+
+def test_an_odd_entry_that_is_wanted_is_named(repository: Repository, store: Store) -> None:
+    bad = {**repository.entry("linux/amd64"), "size": -1}
+    repository.document({"manifests": [repository.entry("linux/arm64"), bad]}, "1")
+    with pytest.raises(DocumentError, match=r"demo/tiny:1: manifests\[1\]\.size: expected a size in bytes, got '-1'"):
+        find(repository, store)
+    repository.document({"manifests": [{}, repository.entry("linux/arm64")]}, "1")
+    with pytest.raises(DocumentError, match=r"the tag offers linux/arm64 \(passed over: manifests\[0\]\.digest: missing"):
+        find(repository, store)
+    better = {**repository.entry("linux/amd64"), "platform": {"os": "linux", "architecture": "amd64", "variant": "v3"}, "digest": "x"}
+    repository.document({"manifests": [repository.entry("linux/amd64"), better]}, "1")
+    with pytest.raises(DocumentError, match=r"manifests\[1\]\.digest"):  # what was asked for is not quietly another
+        find(repository, store, platform=Platform.parse("linux/amd64/v3"))
+
+
+def test_a_message_lists_so_many_platforms(repository: Repository, store: Store) -> None:
+    entry = repository.entry("linux/amd64")
+    many = [{**entry, "platform": {"os": "linux", "architecture": f"a{n:03}"}} for n in range(300)]
+    repository.document({"manifests": many}, "1")
+    with pytest.raises(DocumentError, match=r"offers linux/a000, .*linux/a019 and 280 more; choose"):
+        find(repository, store)
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "text/html", "", None, "application/vnd.acme+json"])
+def test_a_config_of_any_type_is_one_by_its_content(repository: Repository, store: Store, tmp_path: Path, kind: str | None) -> None:
+    config = {**repository.config(), "mediaType": kind}
+    image = repository.document({"config": config, "layers": repository.layers()}, "1")
+    found = find(repository, store)
+    assert len(found.layers) == 2
+    found.write(tmp_path / "manifest.json")
+    assert Resolved.read(tmp_path / "manifest.json").parsed_config().platform == AMD64
+    repository.document({"manifests": [{**image, "mediaType": kind or ""}]}, "2")
+    if kind != "application/vnd.acme+json":
+        assert find(repository, store, "demo/tiny:2").digest == found.digest
+    for data in (b"{}", b"no json", b'{"rootfs": null}'):
+        config = repository.blob(data, "x")
+        repository.document({"config": {**config, "mediaType": kind}, "layers": repository.layers()}, "1")
+        with pytest.raises(
+            DocumentError, match=f"demo/tiny:1: not a container image but an artifact of type {re.escape(kind or 'none')}; name an"
+        ):
+            find(repository, store)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None], ids=["empty", "shorter", "same-size"])
+def test_documents_that_are_damaged_in_the_store_are_fetched_anew(repository: Repository, store: Store, damage: bytes | None) -> None:
+    index = repository.document({"manifests": [repository.entry("linux/amd64")]}, "1")
+    first = find(repository, store)
+    assert first.config is not None
+    for text in ("demo/tiny:1", f"demo/tiny@{index['digest']}"):
+        for digest in (Digest(index["digest"]), first.digest, first.config.digest):
+            path = store.blob(digest)
+            whole = path.read_bytes()
+            path.write_bytes(bytes(len(whole)) if damage is None else damage)
+            assert find(repository, store, text).digest == first.digest
+            assert path.read_bytes() == whole
+
+
 def nydus(repository: Repository) -> dict[str, Any]:
     """An entry of an index as nydusify makes it."""
     entry = repository.entry("linux/amd64", layers=1)
@@ -222,10 +376,43 @@ def test_a_single_manifest_of_another_platform_is_refused(repository: Repository
     assert store.tags() == {}
 
 
-def test_a_config_that_contradicts_its_index_is_refused(repository: Repository, store: Store) -> None:
-    repository.document({"manifests": [{**repository.manifest("linux/arm64"), "platform": {"os": "linux", "architecture": "amd64"}}]}, "1")
-    with pytest.raises(DocumentError, match="is for linux/arm64"):
-        find(repository, store)
+@pytest.mark.parametrize(
+    ("listed", "own", "wanted", "platform", "warning"),
+    [
+        pytest.param("linux/amd64", "linux/arm64", "amd64", "linux/amd64", "the index says linux/amd64, the config of the image linux/arm"),
+        pytest.param("linux/arm64", "linux/amd64", "arm64", "linux/arm64", "the index says linux/arm64, the config of the image linux/amd"),
+        pytest.param("linux/amd64", "windows/amd64", "amd64", "linux/amd64", "the config of the image windows/amd64"),
+        pytest.param("linux/arm/v6", "linux/arm/v7", "linux/arm/v6", "linux/arm/v6", "the index says linux/arm/v6"),
+        pytest.param("linux/amd64", "linux/amd64/v3", "linux/amd64/v2", "linux/amd64/v3", "this is for linux/amd64/v3"),
+        pytest.param("linux/amd64", "linux/amd64/v3", "linux/amd64/v3", "linux/amd64/v3", None),
+        pytest.param("linux/amd64/v3", "linux/amd64/v3", "linux/amd64", "linux/amd64/v3", "nothing for every linux/amd64: this is for"),
+        pytest.param("linux/arm64/v8", "linux/arm64", "arm64", "linux/arm64/v8", None),
+        pytest.param("linux/arm64", "linux/arm64/v8", "arm64", "linux/arm64/v8", None),
+        pytest.param("Linux/x86_64", "linux/amd64", "amd64", "linux/amd64", None),
+        pytest.param("linux/amd64", "Linux/AMD64", "amd64", "linux/amd64", None),
+        pytest.param("linux/arm/v7", "linux/arm", "arm", "linux/arm/v7", None),
+    ],
+)
+def test_the_index_decides_about_the_platform(
+    repository: Repository, store: Store, tmp_path: Path, listed: str, own: str, wanted: str, platform: str, warning: str | None
+) -> None:
+    names = dict(zip(("os", "architecture", "variant"), listed.split("/"), strict=False))
+    repository.document({"manifests": [{**repository.manifest(own), "platform": names}]}, "1")
+    found = find(repository, store, platform=Platform.parse(wanted))
+    assert str(found.platform) == platform == str(found.parsed_config().platform)
+    assert len(found.warnings) == (warning is not None)
+    assert warning is None or warning in found.warnings[0]
+    found.write(tmp_path / "manifest.json")
+    assert Resolved.read(tmp_path / "manifest.json") == found
+
+
+def test_a_single_manifest_says_itself_what_it_is_for(repository: Repository, store: Store) -> None:
+    repository.manifest("Linux/x86_64", tag="1")
+    assert (str(find(repository, store).platform), find(repository, store).warnings) == ("linux/amd64", ())
+    repository.manifest("linux/amd64/v3", tag="1")
+    assert "older processors do not run" in find(repository, store).warnings[0]
+    with pytest.raises(DocumentError, match="the image is for linux/amd64/v3, not for linux/amd64/v2"):
+        find(repository, store, platform=Platform.parse("linux/amd64/v2"))
 
 
 def test_a_config_without_a_platform_is_taken(repository: Repository, store: Store) -> None:
@@ -290,14 +477,14 @@ def test_huge_documents_are_refused_unread(repository: Repository, store: Store)
 
 def test_indexes_end(repository: Repository, store: Store) -> None:
     inner = repository.manifest()
-    for _ in range(MAX_DEPTH):
+    for _ in range(limits.INDEX_DEPTH):
         inner = repository.document({"manifests": [inner]})
     repository.document({"manifests": [inner]}, "1")
-    with pytest.raises(DocumentError, match=f"more than {MAX_DEPTH} indexes inside each other"):
+    with pytest.raises(DocumentError, match=f"more indexes inside each other than the limit INDEX_DEPTH of {limits.INDEX_DEPTH}"):
         find(repository, store)
-    many = [repository.document({"manifests": [], "n": n}) for n in range(MAX_DOCUMENTS + 1)]
+    many = [repository.document({"manifests": [], "n": n}) for n in range(limits.INDEX_DOCUMENTS + 1)]
     repository.document({"manifests": many}, "1")
-    with pytest.raises(DocumentError, match=f"more than {MAX_DOCUMENTS} indexes"):
+    with pytest.raises(DocumentError, match=f"more than {limits.INDEX_DOCUMENTS} documents"):
         find(repository, store)
 
 

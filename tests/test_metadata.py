@@ -284,6 +284,12 @@ CMD = ["-x", "", "a  b\r\nc"]
             {"Entrypoint": ENTRYPOINT}, True, ["it's", "$HOME"], ["it's", "$HOME", "1 `id`", '"', ""], id="entrypoint, docker_cmd"
         ),
         pytest.param({}, True, [], ["x"], id="neither, docker_cmd"),
+        pytest.param({"Entrypoint": [""], "Cmd": SHOW + CMD}, False, CMD, ["x"], id="entrypoint taken away"),
+        pytest.param({"Entrypoint": "", "Cmd": SHOW + CMD}, True, CMD, [*CMD, "1 `id`", '"', ""], id="entrypoint taken away, docker_cmd"),
+        pytest.param({"Entrypoint": [""], "Cmd": None}, False, [], ["x"], id="neither, by an empty word"),
+        pytest.param({"Cmd": [""]}, False, [], ["x"], id="cmd of an empty word"),
+        pytest.param({"Entrypoint": [*SHOW, "a"], "Cmd": [""]}, False, ["a", ""], ["a", "1 `id`", '"', ""], id="an empty argument"),
+        pytest.param({"Entrypoint": [*SHOW, "a"], "Cmd": [""]}, True, ["a"], ["a", "1 `id`", '"', ""], id="an empty word, docker_cmd"),
     ],
 )
 def test_runscript(tmp_path: Path, inner: dict[str, Any], docker_cmd: bool, without: list[str], with_arguments: list[str]) -> None:
@@ -319,6 +325,14 @@ def test_words_that_look_like_options(tmp_path: Path, first: str) -> None:
     script = runscript(config({"Cmd": [str(program)]}), docker_cmd=False)
     assert run(tmp_path / "runscript", script, [str(program), first, "b"]) == [first, "b"]
     assert f"set -- '{first}'" in runscript(config({"Entrypoint": [first]}), docker_cmd=False)
+
+
+def test_numbers_that_are_none_never_reach_a_document() -> None:
+    with pytest.raises(DocumentError, match=r"config: config\.Healthcheck\.Interval: expected a number, got 'NaN'"):
+        config({"Healthcheck": {"Interval": float("nan")}})
+    image = ImageConfig(platform=None, created=None, diff_ids=(), env=(), entrypoint=None, cmd=None, labels={}, config={"a": float("inf")})
+    with pytest.raises(DocumentError, match="a number that is none"):
+        sif_objects(image, reference=REFERENCE, docker_cmd=False, created=0)
 
 
 def test_magic_line_stands_behind_exec() -> None:

@@ -18,6 +18,8 @@ from sregistry.store import Store
 from tests.images import Layout, layer
 from tests.tarball import directory, file
 
+pytestmark = pytest.mark.once("Snakemake reads a workflow as any user")
+
 TOP = Path(__file__).resolve().parent.parent
 
 #: What README.md shows, but for where the module is.

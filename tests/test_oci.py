@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sregistry import refusal
 from sregistry.document import MAX_DOCUMENT, load_json
-from sregistry.errors import ConfigError, DocumentError
-from sregistry.oci import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Sif, parse_manifest
+from sregistry.errors import DocumentError
+from sregistry.oci import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, NoImage, Platform, Sif, parse_manifest
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 STARGZ = "containerd.io/snapshot/stargz/toc.digest"
@@ -98,6 +98,9 @@ def test_layer_types(kind: str) -> None:
             id="empty-config",
         ),
         pytest.param({"artifactType": "application/x"}, "an artifact of type application/x; name an image", id="artifact-type"),
+        pytest.param({"layers": [{**LAYER, "mediaType": None}]}, r"layers\[0\]: type none is no layer", id="layer-without-type"),
+        pytest.param({"layers": [LAYER, {**LAYER, "mediaType": "a/b"}]}, r"layers\[1\]: type a/b is no layer", id="one-odd-layer"),
+        pytest.param({"layers": [LAYER] * 1001}, "layers: 1001 items, over the limit IMAGE_LAYERS of 1000", id="many-layers"),
         pytest.param({"layers": [{**LAYER, "mediaType": "application/octet-stream"}]}, "application/octet-stream is no layer", id="layer"),
         *(
             pytest.param({"config": {**CONFIG, "mediaType": kind}}, rf"not a container image but {what} \({re.escape(kind)}\); ", id=what)
@@ -130,6 +133,57 @@ def test_artifacts_are_no_images(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DocumentError, match=message) as caught:
         parse_manifest(encode({**MANIFEST, **change}))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "image"),
+    [
+        ({"artifactType": "application/spdx+json"}, False),
+        ({"config": {**CONFIG, "mediaType": "application/vnd.cncf.helm.config.v1+json"}}, False),
+        ({"layers": [{**LAYER, "mediaType": "application/vnd.in-toto+json"}]}, False),
+        ({"layers": [{**LAYER, "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json"}]}, False),
+        ({"layers": [{**LAYER, "mediaType": "text/plain"}]}, False),
+        ({"layers": [{**LAYER, "mediaType": MediaType.OCI_LAYER + "+encrypted"}]}, True),
+        ({"layers": [LAYER, {**LAYER, "mediaType": "text/plain"}]}, True),
+        ({"layers": [{**LAYER, "size": -1}]}, True),
+    ],
+)
+def test_what_is_no_image_is_told_from_what_can_t_be_made(change: dict[str, Any], image: bool) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_manifest(encode({**MANIFEST, **change}))
+    assert isinstance(caught.value, NoImage) is not image
+
+
+ODD_TYPES = ["application/octet-stream", "application/json", "text/html", "text/plain", "", None, "application/vnd.acme.config+json"]
+
+
+@pytest.mark.parametrize("kind", ODD_TYPES)
+def test_a_config_of_an_odd_type_is_told_by_its_content(kind: str | None) -> None:
+    manifest = parse_manifest(encode({**MANIFEST, "config": {**CONFIG, "mediaType": kind}}))
+    assert isinstance(manifest, Manifest)
+    assert ImageConfig.parse(encode(IMAGE), manifest.config.media_type).env == ("A=1", "B")
+    for data in (b"{}", b"", b"a: b", b"\x1f\x8b", b'{"rootfs": []}', b'{"rootfs": {}}', b'{"name": "chart"}'):
+        with pytest.raises(NoImage, match="not a container image but an artifact of type"):
+            ImageConfig.parse(data, manifest.config.media_type)
+
+
+def test_null_is_an_empty_list() -> None:
+    manifest = parse_manifest(encode({**MANIFEST, "layers": None}))
+    assert isinstance(manifest, Manifest) and manifest.layers == ()
+    index = parse_manifest(encode({**INDEX, "manifests": None}))
+    assert isinstance(index, Index) and index.manifests == ()
+    assert isinstance(parse_manifest(encode({**MANIFEST, "mediaType": ""})), Manifest)
+
+
+@pytest.mark.parametrize("key", ["Layers", "LAYERS", "Manifests", "mediatype", "Config", "artifacttype"])
+def test_keys_that_go_would_take_for_others_are_refused(key: str) -> None:
+    with pytest.raises(DocumentError, match=f"manifest: expected keys spelled as the specification has them, got '{key}'"):
+        parse_manifest(encode({**MANIFEST, key: []}))
+
+
+def test_of_equal_keys_the_last_counts() -> None:
+    manifest = parse_manifest(encode(MANIFEST)[:-1] + b', "layers": []}')
+    assert isinstance(manifest, Manifest) and manifest.layers == ()
 
 
 def test_an_oci_1_0_artifact_is_none_either() -> None:
@@ -203,6 +257,8 @@ def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], object]
         (MANIFEST, lambda d: d["layers"][0].update(size=True), r"layers\[0\]\.size"),
         (MANIFEST, lambda d: d["layers"][0].update(size=-1), r"layers\[0\]\.size"),
         (MANIFEST, lambda d: d["layers"][0].update(size=1.5), r"layers\[0\]\.size"),
+        (MANIFEST, lambda d: d["layers"][0].update(size=2**63), r"layers\[0\]\.size: expected a size in bytes, got '9223372036854775808'"),
+        (MANIFEST, lambda d: d["layers"][0].update(size=10**400), r"manifest: layers\[0\]\.size: expected a number, got '10000"),
         (MANIFEST, lambda d: d["layers"][0].pop("digest"), r"layers\[0\]\.digest: missing"),
         (MANIFEST, lambda d: d["layers"][0].update(digest="md5:" + "a" * 32), r"layers\[0\]\.digest"),
         (MANIFEST, lambda d: d["layers"][0].update(digest=A.upper()), r"layers\[0\]\.digest"),
@@ -218,8 +274,6 @@ def changed(document: dict[str, Any], change: Callable[[dict[str, Any]], object]
         (MANIFEST, lambda d: d.pop("layers"), "neither"),
         (MANIFEST, lambda d: d.update(artifactType=5), "artifactType: expected a string"),
         (INDEX, lambda d: d.update(manifests=5), "manifests: expected a list"),
-        (INDEX, lambda d: d["manifests"][0].update(platform=5), r"manifests\[0\]\.platform: expected an object"),
-        (INDEX, lambda d: d["manifests"][0]["platform"].pop("os"), r"manifests\[0\]\.platform\.os: missing"),
     ],
 )
 def test_malformed_documents_name_the_key(document: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -244,6 +298,56 @@ def test_a_bare_image_config() -> None:
 
 
 @pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        pytest.param({"Entrypoint": [""]}, {"entrypoint": None}, id="entrypoint-taken-away"),
+        pytest.param({"Entrypoint": ""}, {"entrypoint": None}, id="entrypoint-empty-text"),
+        pytest.param({"Entrypoint": [None]}, {"entrypoint": None}, id="entrypoint-of-null"),
+        pytest.param({"Entrypoint": None}, {"entrypoint": None}, id="entrypoint-null"),
+        pytest.param({"Entrypoint": "/bin/sh -c x"}, {"entrypoint": ("/bin/sh -c x",)}, id="entrypoint-text"),
+        pytest.param({"Entrypoint": ["", "x"]}, {"entrypoint": ("", "x")}, id="entrypoint-that-can-t-start"),
+        pytest.param({"Entrypoint": ["x", ""]}, {"entrypoint": ("x", "")}, id="entrypoint-with-empty-argument"),
+        pytest.param({"Cmd": [""]}, {"cmd": ("",)}, id="cmd-of-an-empty-argument"),
+        pytest.param({"Cmd": ["a", None]}, {"cmd": ("a", "")}, id="cmd-with-null"),
+        pytest.param({"Env": None}, {"env": ()}, id="env-null"),
+        pytest.param({"Env": ["", "A", "=x", "B=", None]}, {"env": ("", "A", "=x", "B=", "")}, id="env-odd"),
+        pytest.param({"Labels": None}, {"labels": {}}, id="labels-null"),
+        pytest.param({"Labels": {"a": None, "b": 1, "c": ""}}, {"labels": {"a": "", "b": "1", "c": ""}}, id="label-null"),
+        pytest.param(
+            {"env": ["A=1"], "cmd": ["b"], "LABELS": {"a": "b"}}, {"env": ("A=1",), "cmd": ("b",), "labels": {"a": "b"}}, id="case"
+        ),
+        pytest.param({"Cmd": ["a"], "cmd": ["b"]}, {"cmd": ("b",)}, id="case-last"),
+        pytest.param({"WorkingDir": None, "ExposedPorts": [], "Volumes": 5, "User": None, "Healthcheck": 1}, {"env": ()}, id="not-read"),
+        pytest.param({"Env": ["A=\ud800"]}, {"env": ("A=\ufffd",)}, id="half-character"),
+    ],
+)
+def test_configs_are_read_as_docker_reads_them(inner: dict[str, Any], expected: dict[str, Any]) -> None:
+    config = ImageConfig.parse(encode({"rootfs": {"type": "layers", "diff_ids": []}, "config": inner}))
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("whole", [{"config": None}, {"config": {}}, {"created": None}, {"created": 5}, {"os": None}, {"history": 5}])
+def test_what_does_not_matter_may_be_odd(whole: dict[str, Any]) -> None:
+    assert ImageConfig.parse(encode({"rootfs": {"type": "", "diff_ids": None}, "variant": None, **whole})).platform is None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"os": "Linux", "architecture": "x86_64"}, "linux/amd64"),
+        ({"architecture": "AMD64"}, "linux/amd64"),
+        ({"os": "", "architecture": "aarch64", "variant": "V8"}, "linux/arm64/v8"),
+        ({"os": None, "architecture": "armv7l"}, "linux/arm/v7"),
+        ({"architecture": "arm64/v8", "variant": ""}, "linux/arm64/v8"),
+        ({"architecture": ""}, None),
+    ],
+)
+def test_platforms_of_configs_have_one_spelling(names: dict[str, Any], expected: str | None) -> None:
+    platform = ImageConfig.parse(encode({"rootfs": {}, **names})).platform
+    assert (platform and str(platform)) == expected
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda d: d.pop("rootfs"), "rootfs: missing"),
@@ -251,6 +355,10 @@ def test_a_bare_image_config() -> None:
         (lambda d: d["rootfs"].update(type="other"), r"rootfs\.type"),
         (lambda d: d["config"].update(Env=[1]), r"config\.Env\[0\]"),
         (lambda d: d["config"].update(Cmd=["a\0b"]), r"config\.Cmd\[0\]"),
+        (lambda d: d["config"].update(Env=["A=" + "\0"]), r"config\.Env\[0\]: expected a string without NUL"),
+        (lambda d: d.update(variant="7" * 5000), "config: expected a platform, got 'linux/arm64/7{68}'"),
+        (lambda d: d["config"].update(Entrypoint=[["a"]]), r"config\.Entrypoint\[0\]: expected a string"),
+        (lambda d: d["config"].update(Labels=["a"]), r"config\.Labels: expected an object"),
         (lambda d: d.update(config=[1]), "config: expected an object"),
         (lambda d: d.update(architecture=5), "architecture"),
     ],
@@ -261,37 +369,40 @@ def test_malformed_configs_name_the_key(change: Callable[[dict[str, Any]], objec
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' + b"1" * 5000 + b"}", b" " * (MAX_DOCUMENT + 1)]
-)
-def test_no_json_object(data: bytes) -> None:
-    with pytest.raises(DocumentError, match="manifest: "):
-        load_json(data, "manifest")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
+    ("data", "message"),
     [
-        ("amd64", "linux/amd64"),
-        ("linux/x86_64", "linux/amd64"),
-        ("aarch64", "linux/arm64"),
-        ("linux/arm64/v8", "linux/arm64"),
-        ("linux/arm64/8", "linux/arm64"),
-        ("armhf", "linux/arm/v7"),
-        ("linux/arm/5", "linux/arm/v5"),
-        ("i686", "linux/386"),
-        ("Linux/AMD64/V3", "linux/amd64/v3"),
-        ("", None),
-        ("a/b/c/d", None),
-        ("linux/", None),
-        ("a b", None),
+        pytest.param(b"", "no JSON", id="empty"),
+        pytest.param(b"[]", "expected an object", id="list"),
+        pytest.param(b"null", "missing, expected an object", id="null"),
+        pytest.param(b"\xff\xfe", "no JSON", id="no-text"),
+        pytest.param(b"\xef\xbb\xbf{}", "no JSON", id="byte-order-mark"),
+        pytest.param(b"{", "no JSON", id="cut"),
+        pytest.param(b'{"a":"\n"}', "no JSON", id="control-character"),
+        pytest.param(b"[" * 100_000, "nested deeper than the limit JSON_DEPTH of 100", id="too-deep-for-python"),
+        pytest.param(b'{"a":' * 101 + b"1" + b"}" * 101, "nested deeper than the limit JSON_DEPTH of 100: a.a.a.a.", id="deep"),
+        pytest.param(b'{"a":{"b":[0,' + b"1" * 5000 + b"]}}", r"a\.b\[1\]: expected a number, got '1{80}'$", id="long-number"),
+        pytest.param(b'{"a":-' + b"9" * 400 + b"}", r"a: expected a number, got '-9{79}'$", id="number-out-of-range"),
+        pytest.param(b'{"a":1e999}', "a: expected a number, got '1e999'", id="real-out-of-range"),
+        pytest.param(b'{"a":[NaN]}', r"a\[0\]: expected a number, got 'NaN'", id="nan"),
+        pytest.param(b'{"a":-Infinity}', "a: expected a number, got '-Infinity'", id="infinity"),
+        pytest.param(b" " * (MAX_DOCUMENT + 1), "4194305 bytes, over the limit of 4194304", id="large"),
     ],
 )
-def test_platforms(text: str, expected: str | None) -> None:
-    if expected is None:
-        with pytest.raises(ConfigError, match="platform"):
-            Platform.parse(text)
-    else:
-        assert str(Platform.parse(text)) == expected
+def test_no_json_object(data: bytes, message: str) -> None:
+    with pytest.raises(DocumentError, match=f"manifest: {message}") as caught:
+        load_json(data, "manifest")
+    assert len(str(caught.value)) < 250
+
+
+def test_what_is_no_character_is_replaced() -> None:
+    assert load_json(rb'{"\ud800": ["\udfff", "\ud83d\ude00"], "a": "\\ud800"}', "x") == {"\ufffd": ["\ufffd", "😀"], "a": "\\ud800"}
+    assert load_json(b'{"a": "\xe9"}', "x") == {"a": "\ufffd"}
+
+
+def test_depth_is_counted_only_where_it_may_be() -> None:
+    deep = b'{"a":' * 100 + b"1" + b"}" * 100
+    assert load_json(deep, "x")
+    assert len(load_json(b'{"a":[' + b",".join([b"{}"] * 5000) + b"]}", "x")["a"]) == 5000
 
 
 def entry(platform: str | None, number: int, media_type: str = MediaType.OCI_MANIFEST) -> dict[str, Any]:
@@ -305,18 +416,72 @@ def entry(platform: str | None, number: int, media_type: str = MediaType.OCI_MAN
     ("wanted", "offered", "expected"),
     [
         pytest.param("linux/amd64", ["linux/arm64", "linux/amd64", "linux/amd64"], [1, 2], id="list-order"),
-        pytest.param("linux/amd64", ["linux/amd64/v3", "linux/amd64"], [1, 0], id="exact-first"),
+        pytest.param("linux/amd64", ["linux/amd64/v3", "linux/amd64"], [1, 0], id="lowest-first"),
         pytest.param("linux/arm64", ["linux/arm64/v8"], [0], id="arm64-variant"),
         pytest.param("linux/arm/v7", ["linux/arm/v5", "linux/arm/v8", "linux/arm/v6"], [2, 0], id="arm-highest-not-above"),
         pytest.param("linux/arm/v6", ["linux/arm"], [], id="arm-unnamed-is-v7"),
-        pytest.param("linux/amd64", [None, "linux/amd64"], [0, 1], id="no-platform-is-amd64"),
-        pytest.param("linux/arm64", [None], [], id="no-platform-is-not-arm64"),
+        pytest.param("linux/amd64", [None, "linux/amd64", None], [1, 0, 2], id="no-platform-goes-last"),
+        pytest.param("linux/arm64", [None], [0], id="no-platform-is-to-be-looked-into"),
+        pytest.param("linux/amd64", ["linux/amd64/v4", "linux/amd64/v2", "linux/amd64/v3"], [1, 2, 0], id="nothing-for-all-lowest-first"),
+        pytest.param("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2", "linux/amd64/v4"], [1, 0], id="highest-not-above"),
+        pytest.param("linux/amd64/v1", ["linux/amd64/v3"], [], id="above"),
+        pytest.param("linux/arm64", ["linux/arm64/v9", "linux/arm64/v8"], [1, 0], id="arm64-is-v8"),
+        pytest.param("linux/ppc64le/power9", ["linux/ppc64le/power10", "linux/ppc64le", "linux/ppc64le/power9"], [2, 1], id="power"),
+        pytest.param("linux/riscv64", ["linux/riscv64/rva23u64", "linux/riscv64/rva20u64"], [1, 0], id="riscv64"),
+        pytest.param("linux/amd64", ["Linux/x86_64", "linux/AMD64"], [0, 1], id="one-spelling"),
         pytest.param("linux/amd64", ["unknown/unknown", "windows/amd64"], [], id="attestation"),
     ],
 )
 def test_choice(wanted: str, offered: list[str | None], expected: list[int]) -> None:
     index = Index.parse({"manifests": [entry(platform, i) for i, platform in enumerate(offered)]})
     assert [int(found.digest.hex, 16) for found in index.choose(Platform.parse(wanted))] == expected
+
+
+@pytest.mark.parametrize(
+    ("odd", "named"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param(None, None, id="null"),
+        pytest.param(5, None, id="number"),
+        pytest.param([ENTRY], None, id="list"),
+        pytest.param({**ENTRY, "platform": 5}, None, id="platform"),
+        pytest.param({**ENTRY, "platform": "linux/arm64"}, None, id="platform-text"),
+        pytest.param({**ENTRY, "platform": {"os": "linux"}}, None, id="no-architecture"),
+        pytest.param({**ENTRY, "platform": {"os": "linux", "architecture": None}}, None, id="architecture-null"),
+        pytest.param({**ENTRY, "platform": {"os": None, "architecture": 5}}, None, id="architecture-number"),
+        pytest.param({**ENTRY, "platform": {"os": 5, "architecture": "arm64"}}, None, id="os-number"),
+        pytest.param({**ENTRY, "platform": {"os": "linux", "architecture": "a" * 65}}, None, id="architecture-long"),
+        pytest.param({**ENTRY, "platform": {"os": "linux", "architecture": "arm", "variant": "7" * 5000}}, None, id="variant-long"),
+        pytest.param({**ENTRY, "platform": {"os": "linux", "architecture": "\x1b[31m"}}, None, id="escape"),
+        pytest.param({**ENTRY, "digest": None, "platform": {"architecture": "arm64"}}, "linux/arm64", id="digest"),
+        pytest.param({**ENTRY, "size": 10**20, "platform": {"architecture": "ARM64", "os": ""}}, "linux/arm64", id="size"),
+        pytest.param({**ENTRY, "annotations": 5}, "linux/amd64", id="annotations"),
+    ],
+)
+def test_an_odd_entry_harms_no_other(odd: object, named: str | None) -> None:
+    index = parse_manifest(encode({**INDEX, "manifests": [odd, ENTRY]}))
+    assert isinstance(index, Index)
+    assert [str(found.digest) for found in index.choose(Platform.parse("amd64"))] == [A]
+    (unsound,) = index.unsound
+    assert (unsound.platform and str(unsound.platform)) == named
+    assert str(unsound.error).startswith("manifests[0]") and len(str(unsound.error)) < 200
+
+
+def test_an_index_has_so_many_entries() -> None:
+    with pytest.raises(DocumentError, match="manifests: 10001 items, over the limit INDEX_ENTRIES of 10000"):
+        Index.parse({"manifests": [{}] * 10001})
+
+
+@pytest.mark.parametrize("platform", [None, {}, {"os": "", "architecture": ""}, {"architecture": None}])
+def test_an_entry_that_says_nothing_of_its_platform(platform: object) -> None:
+    index = parse_manifest(encode({**INDEX, "manifests": [{**ENTRY, "platform": platform}]}))
+    assert isinstance(index, Index)
+    assert [entry.platform for entry in index.manifests] == [None]
+
+
+def test_an_attestation_of_buildkit_is_passed_over() -> None:
+    attestation = {**entry(None, 0), "annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    assert Index.parse({"manifests": [attestation]}).choose(Platform.parse("amd64")) == []
 
 
 def test_nested_indexes_come_last() -> None:
@@ -390,13 +555,3 @@ def test_any_bytes_never_escape_as_a_traceback(data: bytes) -> None:
     for parse in (parse_manifest, ImageConfig.parse):
         with contextlib.suppress(DocumentError):
             parse(data)
-
-
-@given(st.text(max_size=20) | st.text("/armv8linux_6", max_size=14))
-def test_any_platform_text(text: str) -> None:
-    try:
-        platform = Platform.parse(text)
-    except ConfigError:
-        return
-    assert Platform.parse(str(platform)) == platform
-    assert platform.rank(platform) == 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
+import sys
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,25 @@ def test_the_wheel_carries_the_workflow() -> None:
     assert workflow <= carried
     assert {TOP / "config/registries.yaml", TOP / "scripts/sregistry/py.typed"} <= carried
     assert set((TOP / "scripts/sregistry/templates").iterdir()) <= carried
+
+
+def test_the_source_distribution_is_the_repository(tmp_path: Path) -> None:
+    """Its tests come with what they need, and programs stay programs."""
+    copy = tmp_path / "copy"
+    for name in (".ci", "config", "scripts", "tests", "workflow"):
+        ignored = shutil.ignore_patterns("__pycache__", ".snakemake", "*.egg-info")
+        shutil.copytree(TOP / name, copy / name, symlinks=True, ignore=ignored)
+    for name in ("LICENSE", "MANIFEST.in", "README.md", "environment.yml", "pyproject.toml", ".snakemake-workflow-catalog.yml"):
+        shutil.copy(TOP / name, copy)
+    wanted = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", build, tmp_path], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / done.stdout.splitlines()[-1]) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert wanted <= members.keys(), wanted - members.keys()
+    assert members["tests/real/provision"].mode & stat.S_IXUSR
+    assert not [name for name in members if name.endswith(".pyc")]
 
 
 def test_scripts() -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from fnmatch import fnmatchcase
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packaging.version import Version
 
 from sregistry.batch import Entry
 from sregistry.errors import RegistryError
-from sregistry.pattern import Pattern, choose, version
+from sregistry.pattern import Pattern, choose
 from sregistry.settings import Settings
+from sregistry.versions import version
 
 PYTORCH = ["24.09-py3", "24.10-py3", "24.10-py3-igpu", "24.12-py3", "24.9-py3", "23.12-py3", "24.11-py2", "latest"]
 
@@ -56,20 +55,6 @@ def test_no_tag_is_meant(offered: list[str], tags: str, newest: int | None, line
     assert str(caught.value) == line
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        ["latest", "24.9", "24.10-rc1", "24.10-rc2", "24.10", "24.10-py3", "24.10.1", "25"],
-        ["1.0-alpha", "1.0-beta", "1.0-dev", "1.0-rc1", "1.0", "1.0-base", "1.0-devel", "1.0-runtime"],
-        ["12.4.1-base-ubuntu20.04", "12.4.1-base-ubuntu22.04", "12.4.1-devel-ubuntu20.04", "12.6.0-base-ubuntu20.04"],
-        ["r32.1", "r32.2", "r35.1"],
-        ["20240101", "20240201", "20241231"],
-    ],
-)
-def test_the_order_of_versions(tags: list[str]) -> None:
-    assert all(version(one) < version(two) for one, two in itertools.pairwise(tags))
-
-
 _numbers = st.lists(st.integers(0, 30), min_size=3, max_size=3)
 _versions = st.builds(
     lambda numbers, early: ".".join(map(str, numbers)) + early,
@@ -77,18 +62,6 @@ _versions = st.builds(
     st.sampled_from(["", "a1", "a2", "b1", "rc1", "rc2", "rc10"]),
 )
 _tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,12}", fullmatch=True) | _versions
-
-
-@given(st.lists(_versions, unique=True))
-def test_python_s_versions_are_in_python_s_order(tags: list[str]) -> None:
-    assert sorted(tags, key=version) == sorted(tags, key=Version)
-
-
-@given(_tags, _tags, _tags)
-def test_the_order_is_total(one: str, two: str, three: str) -> None:
-    assert (version(one) == version(two)) == (one == two)
-    if version(one) < version(two) < version(three):
-        assert version(one) < version(three)
 
 
 @given(st.lists(_tags, unique=True, min_size=1), st.sampled_from(["*", "*1*", "[0-9]*", "?.*"]), st.integers(1, 5))

@@ -14,7 +14,7 @@ from sregistry.progress import Lines, Rate, Silent, Step, Tracker, View, display
 from sregistry.store import Store
 
 A, B = Digest.of(b"a" * 1000), Digest.of(b"b" * 3000)
-VARIANT = "gzip-default-131072-2"
+VARIANT = "gzip-default-131072-3"
 
 
 class Clock:

@@ -18,6 +18,8 @@ from tests.model import IMPLIED, Ambiguous, Reference
 from tests.real import oracle
 from tests.tarball import Member, Style
 
+pytestmark = pytest.mark.once("as root more is compared")
+
 _ROOT = os.geteuid() == 0
 _BLOCK = 65536
 #: Few names, so that layers meet one another.

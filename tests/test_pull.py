@@ -24,6 +24,7 @@ from sregistry import pipeline
 from sregistry.catalog import Catalog
 from sregistry.client import Client, Container, get_client
 from sregistry.errors import PullError, UsageError
+from sregistry.progress import Silent, View
 from sregistry.serve import serve
 from sregistry.store import Store
 from tests.images import Layout, layer
@@ -323,7 +324,20 @@ def test_what_is_gone_comes_back(place: Place) -> None:
 def test_a_state_folder_that_can_not_be_written(place: Place) -> None:
     (place.root / "file").write_text("")
     _, err = place.run("pull", "demo/tiny:1", code=1, XDG_STATE_HOME=str(place.root / "file"))
-    assert re.fullmatch(r"error: can't keep the state of a pull: .*; set XDG_STATE_HOME .*", err.splitlines()[-1])
+    assert re.fullmatch(
+        r"error: can't write to .*/file/sregistry/pulls; set XDG_STATE_HOME to folders that you can write", err.splitlines()[-1]
+    )
+
+
+def test_a_home_that_can_not_be_written_is_one_line(place: Place) -> None:
+    (home := place.root / "home").write_text("")
+    gone = ("SREGISTRY_STORAGE", "SREGISTRY_DATABASE", "SINGULARITY_CACHEDIR", "XDG_STATE_HOME")
+    _, err = place.run("pull", "demo/tiny:1", code=1, HOME=str(home), **dict.fromkeys(gone, ""))
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    named = "XDG_STATE_HOME, SREGISTRY_STORAGE, SREGISTRY_DATABASE, SINGULARITY_CACHEDIR"
+    assert line.endswith(f"; set {named} to folders that you can write")
+    out, _ = place.run("pull", "demo/tiny:1", HOME=str(home))
+    assert out[-1] == f"Success! {place.images}/demo-tiny:1.sif"
 
 
 def test_two_at_once_in_one_folder(slow: Place) -> None:
@@ -446,6 +460,35 @@ def test_the_client(place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_nothing_of_the_calling_process_changes(slow: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pull lasts, and when it is interrupted: environment, folder, signals and files; it may be any thread's."""
+    monkeypatch.chdir(slow.work)
+
+    def own() -> tuple[object, ...]:
+        return dict(os.environ), Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), list(slow.work.iterdir())
+
+    before = own()
+    seen: list[object] = []
+
+    class Watching(Silent):
+        def show(self, view: View) -> None:
+            seen.append(own() == before)
+            raise KeyboardInterrupt
+
+    def pull() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            slow.client().pull("demo/big:1", progress=Watching(StringIO()))
+        seen.append("interrupted")
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    thread.join()
+    assert seen == [True, "interrupted"]
+    assert own() == before
+    assert _stages(slow.root) == []
+
+
 def test_old_state_goes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     root = place.root / "state/sregistry/pulls"
     for number in range(pipeline.KEPT + 5):
@@ -474,3 +517,71 @@ def test_no_secret_anywhere(place: Place) -> None:
         assert not path.is_file() or b"secret-token" not in path.read_bytes(), path
     (state,) = (path for path in (place.root / "state/sregistry/pulls").iterdir() if path.is_dir())
     assert json.loads(next(state.glob("results/*/record.json")).read_bytes())["uri"] == "demo/tiny:1"
+
+
+def complaints(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("error: ")]
+
+
+def test_another_image_s_file_is_refused(place: Place) -> None:
+    """Before anything is asked, in one line with the ways out; an image that is asked for beside it is made."""
+    tags = place.layout.tags()
+    place.layout.tag("a/b-c:1", tags["demo/tiny:1"])
+    place.layout.tag("a-b/c:1", tags["demo/one:1"])
+    image = place.images / "a-b-c:1.sif"
+    place.run("pull", "a/b-c:1")
+    before, records = image.read_bytes(), place.client().images()
+    for _ in range(2):
+        place.asked("manifests")
+        out, err = place.run("pull", "a-b/c:1", code=1)
+        assert (out, place.asked("manifests")) == ([], [])
+        (line,) = complaints(err)
+        assert line.startswith(
+            f"error: {image} holds {place.host}/a/b-c:1 (linux/amd64, sif), not {place.host}/a-b/c:1 (linux/amd64, sif); "
+        )
+        assert all(way in line for way in ("--name", "another storage", "--force"))
+    place.asked("blobs")
+    out, err = place.run("pull", "a-b/c:1", "demo/two:1", code=1)
+    assert out == ["[container][new] demo/two:1", f"Success! {place.images}/demo-two:1.sif"]
+    assert complaints(err) == [line] and len(place.asked("blobs")) == 3, "the other's layers are not fetched"
+    assert (image.read_bytes(), place.client().images()[:1]) == (before, records)
+    assert place.run("pull", "a-b/c:1", "--name", "c")[0][-1] == f"Success! {place.images}/c.sif"
+    assert place.run("pull", "a-b/c:1", "--force")[0] == ["[container][new] a-b/c:1", f"Success! {image}"]
+    assert image.read_bytes() != before
+    assert [container.uri for container in place.client().images()] == ["demo/two:1", "a-b/c:1", "a-b/c:1"]
+    (line,) = complaints(place.run("pull", "a/b-c:1", code=1)[1])
+    assert f"{image} holds {place.host}/a-b/c:1 " in line
+
+
+def test_another_registry_s_file_is_refused(place: Place) -> None:
+    """Also without a catalog: the image tells. What is the same image is made again, though its record is lost."""
+    place.environ |= {"SREGISTRY_QUAY_BASE": place.host.replace("127.0.0.1", "localhost"), "SREGISTRY_QUAY_NOHTTPS": "yes"}
+    place.run("pull", "demo/one:1")
+    (place.root / "database/sregistry.json").unlink()
+    assert len(complaints(place.run("pull", "quay://demo/one:1", code=1)[1])) == 1
+    place.layout.tag("demo/one:1", place.layout.tags()["demo/two:1"])
+    assert place.run("pull", "demo/one:1")[0][-1] == f"Success! {place.images}/demo-one:1.sif"
+    template = "{registry}-{collection}-{name}:{tag}"
+    out, _ = place.run("pull", "quay://demo/one:1", SREGISTRY_FILENAME=template)
+    assert out[-1] == f"Success! {place.images}/{place.environ['SREGISTRY_QUAY_BASE']}-demo-one:1.sif"
+    uris = ["quay://demo/one:1", "demo/one:1"]
+    assert [place.run("get", uri)[0] for uri in uris] == [[out[-1][9:]], [f"{place.images}/demo-one:1.sif"]]
+
+
+def test_somebody_s_folder_is_not_replaced(place: Place) -> None:
+    mine = place.images / "demo-tiny:1"
+    mine.mkdir(parents=True)
+    (mine / "thesis.tex").write_text("mine")
+    for more in ([], ["--force"]):
+        (line,) = complaints(place.run("pull", "demo/tiny:1", "--format", "sandbox", *more, code=1)[1])
+        assert line.startswith(f"error: {mine} is a directory and no image; move it away")
+        assert (mine / "thesis.tex").read_text() == "mine" and os.listdir(place.images) == [mine.name]
+
+
+def test_a_program_is_refused_by_an_error(place: Place) -> None:
+    place.images.mkdir()
+    (place.images / "demo-tiny:1.sif").write_text("notes")
+    with pytest.raises(PullError, match="nothing tells which image it is"):
+        place.client().pull("demo/tiny:1")
+    assert (place.images / "demo-tiny:1.sif").read_text() == "notes"
+    assert place.client().pull("demo/tiny:1", force=True).uri == "demo/tiny:1"  # type: ignore[union-attr]

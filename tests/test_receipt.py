@@ -12,7 +12,7 @@ import pytest
 from sregistry import receipt
 from sregistry.errors import StoreError
 
-VARIANT = "gzip-default-131072-2"
+VARIANT = "gzip-default-131072-3"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
@@ -66,7 +66,7 @@ class Results:
             path.write_bytes(b"held")
         blob, exploded, metadata = ({"store": str(self.store), "holds": [{"path": str(p), "size": 4}]} for p in self.held)
         self.write("manifest.json", {"layers": [{"digest": DIGEST}, {"digest": DIGEST}]})
-        self.write("metadata.json", metadata)
+        self.write("metadata.json", {**metadata, "variant": VARIANT})
         self.write("image.json", {"holds": []})
         receipt.write(self.gathered, {"layers": {}})
         receipt.write(self.layer, blob)
@@ -110,6 +110,25 @@ def test_another_store(results: Results, tmp_path: Path) -> None:
     assert results.held[0].exists()
 
 
+@pytest.mark.parametrize("variant", [None, "gzip-default-131072-2", "zstd-default-131072-3"])
+def test_metadata_of_another_format_is_made_anew(results: Results, variant: str | None) -> None:
+    value = receipt.read(results.image / "metadata.json")
+    results.write("metadata.json", {**value, "variant": variant})
+    assert results.sweep() == ["metadata.json"]
+    assert not (results.image / "sandbox.index").exists()
+
+
+def test_a_link_in_the_store_is_not_touched_along(results: Results, tmp_path: Path) -> None:
+    """What a run may need is marked as used: so is what somebody has put there in its place, but not what is behind it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"held")
+    os.utime(victim, (1, 1))
+    results.held[0].unlink()
+    results.held[0].symlink_to(victim)
+    results.sweep()
+    assert victim.stat().st_mtime == 1
+
+
 def test_failed_and_damaged_manifests(results: Results) -> None:
     results.write("manifest.json", {"error": "no such image"})
     (results.image / "record.json").write_text("{")
@@ -128,3 +147,45 @@ def test_a_failed_refresh_gives_the_manifest_back(results: Results) -> None:
 def test_other_images_are_left_alone(results: Results) -> None:
     receipt.write(results.root / "other-0123abcd" / "image.json", {"holds": [{"path": "/none", "size": 1}]})
     assert results.sweep() == []
+
+
+GONE: dict[str, tuple[list[str], list[str]]] = {
+    "nothing": ([], []),
+    "the image": (["image"], ["image"]),
+    "a blob": (["blob"], []),
+    "an exploded layer": (["exploded"], []),
+    "the store": (["blob", "exploded", "metadata"], []),
+    "the image and its blob": (["image", "blob"], ["image"]),
+    "the image and an exploded layer": (["image", "exploded"], ["image", "exploded", "sandbox"]),
+    "the image and its metadata": (["image", "metadata"], ["image", "metadata", "sandbox"]),
+    "the image and the store": (["image", "blob", "exploded", "metadata"], ["image", "layer", "exploded", "metadata", "sandbox"]),
+    "the record": (["record"], ["record"]),
+    "the manifest": (["manifest"], ["manifest"]),
+    "a failed refresh": (["pinned"], ["gathered"]),
+}
+
+
+@pytest.mark.parametrize(("gone", "expected"), GONE.values(), ids=GONE)
+def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path: Path, gone: list[str], expected: list[str]) -> None:
+    image = tmp_path / "image.sif"
+    image.write_bytes(b"image")
+    results.write("image.json", {"holds": [receipt.hold(image)]})
+    results.write("record.json", {"holds": []})
+    held = dict(zip(("blob", "exploded", "metadata"), results.held, strict=True)) | {"image": image}
+    manifest = {"error": "unreachable"}
+    for name in gone:
+        match name:
+            case "record":
+                results.write("record.json", {"holds": [{"path": "/none", "size": 1}]})
+            case "manifest":
+                results.write("manifest.json", manifest)
+            case "pinned":
+                results.write("manifest.json", manifest | {"pinned": "{}"})
+            case _:
+                held[name].unlink()
+    before = {path: path.stat().st_mtime_ns for path in results.root.rglob("*")}
+    variants = {results.image.name: VARIANT}
+    found = receipt.remade(results.root, variants, [], results.store, results.gathered)
+    names = {"layer": results.layer, "exploded": results.exploded, "gathered": results.gathered, "sandbox": results.image / "sandbox.index"}
+    assert found == {names.get(name, results.image / f"{name}.json") for name in expected}
+    assert {path: path.stat().st_mtime_ns for path in results.root.rglob("*")} == before

@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sregistry.errors import InvalidReference
+from sregistry.filename import DEFAULT as TEXT
+from sregistry.filename import Template
 from sregistry.oci import Digest
 from sregistry.reference import Reference, split_scheme
 
 SHA = "sha256:" + "0a" * 32
+DEFAULT = Template.parse(TEXT, "filename")
 BUILD = "16765f12b73ec77235726fa9e47e808c"
 
 
@@ -40,7 +43,7 @@ def parse(text: str) -> Reference:
 def test_references(text: str, whole: str, filename: str) -> None:
     reference = parse(text)
     assert str(reference) == whole
-    assert reference.filename == filename
+    assert DEFAULT.name(reference, client="nvidia", platform=None, format="sandbox") == filename
     assert f"{reference.collection}/{reference.name}".rstrip("/") == reference.repository
 
 
@@ -108,7 +111,7 @@ def test_what_the_grammar_allows_comes_back(host: str, components: list[str], ta
     assert (reference.repository, reference.tag) == (path, tag)
     assert reference.registry == (host[:-1] or "nvcr.io")
     assert parse(str(reference)).target == reference.target
-    assert "/" not in reference.filename
+    assert "/" not in DEFAULT.name(reference, client="nvidia", platform=None, format="sif")
 
 
 @given(st.text(max_size=40) | st.text("aA0:/@.-_[] ", max_size=30))

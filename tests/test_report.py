@@ -26,6 +26,8 @@ from tests.tarball import file
 # The fixture place is used by name.
 from tests.test_workflow import NOTHING, Place, place
 
+pytestmark = pytest.mark.once("pages are looked at")
+
 __all__ = ["place"]
 
 TOKEN = "s3cr3t-t0ken-0f-the-registry"
@@ -209,12 +211,13 @@ def test_an_image_that_failed(place: Place) -> None:
     fill(place)
     both = "uri=[demo/one:1,demo/none:1]"
     assert place.run(both).code == 1
-    made = place.run(both, flags=("--report", "report.html"))
+    made = place.run(both, flags=("--report", "report.zip"))
     assert made.code == 0, made.text
-    (page,) = (place.work / "results/report").glob("*/images.html")
-    assert "1 image. Times are UTC." in page.read_text()
-    assert "1 image that is not made. The next run tries again." in page.read_text()
-    assert f"{place.host} has no image demo/none:1 (404 Not Found" in page.read_text()
+    with zipfile.ZipFile(place.work / "report.zip") as archive:
+        (page,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("images.html")]
+    assert "1 image. Times are UTC." in page
+    assert "1 image that is not made. The next run tries again." in page
+    assert f"{place.host} has no image demo/none:1 (404 Not Found" in page
 
 
 def test_together_with_the_run(place: Place) -> None:
@@ -227,9 +230,9 @@ def test_together_with_the_run(place: Place) -> None:
 
 def test_not_writable(place: Place) -> None:
     fill(place)
-    assert place.run(IMAGES).code == 0
+    (place.work / "results").mkdir()
     (place.work / "results/report").write_text("in the way")
-    made = place.run(IMAGES, flags=("--report", "report.html"))
+    made = place.run(IMAGES, flags=("--report", "report.html", "--report-after-run"))
     (line,) = [line for line in made.text.splitlines() if line.startswith("error: ")]
     assert (made.code, "can't write" in line) == (1, True), line
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sregistry import sandbox
+from sregistry import limits, sandbox
 from sregistry.errors import LayerError, StoreError
+from sregistry.index import Index
 from sregistry.metadata import environment_tar
 from tests import engine
 from tests.images import lazy_members
 from tests.tarball import Member, directory, file, link, opaque, symlink, whiteout
+from tests.work import lines
 
 D, F, S, H, W, O = directory, file, symlink, link, whiteout, opaque  # noqa: E741
 
@@ -124,14 +127,16 @@ def test_whiteouts_in_a_tree_deeper_than_python_recurses(tmp_path: Path) -> None
         ([H(b"b", b"a")], "hard link to /a, which does not exist"),
         ([D(b"a"), H(b"b", b"a")], "hard link to the directory"),
         ([D(b"a"), H(b"b", b"/")], "hard link to the directory"),
-        ([S(b"a", b"b"), S(b"b", b"a"), F(b"a/x")], "loop"),
+        ([S(b"a", b"b"), S(b"b", b"a"), F(b"a/x")], "limit LINKS of 255, a loop"),
+        ([S(b"a", b"d/" * 2047), S(b"b", b"a/e"), F(b"a/" + b"f" * 100 + b"/x")], "a path of 4194 bytes, over the limit PATH of 4096"),
+        ([S(b"a", b"n" * 256), F(b"a/x")], "a file name of 256 bytes, over the limit NAME of 255"),
         ([F(b"a/.wh...")], "whiteout of nothing"),
     ],
 )
 def test_what_can_not_be_applied_names_layer_and_path(tmp_path: Path, layer: list[Member], words: str) -> None:
     with pytest.raises(LayerError, match=words) as caught:
         engine.merged(tmp_path, [[], layer])
-    assert str(caught.value).startswith("layer 2 of the image: /")
+    assert str(caught.value).startswith(("layer 2 of the image: /", "the image: "))
 
 
 def test_children_are_sorted_by_bytes_and_rows_are_breadth_first(tmp_path: Path) -> None:
@@ -169,3 +174,64 @@ def test_a_mount_point_that_is_a_symlink_has_its_target_made(tmp_path: Path) -> 
     assert found[b"home"] == (1, 0) and found[b"tmp"] == (1, 1)
     assert found[b"usr/home"][0] == 0 and found[b"var/tmp"][0] == 0
     assert not any(path.startswith((b"home/", b"tmp/")) for path in found)
+
+
+def merging(root: Path, layers: list[list[Member]]) -> Callable[[], object]:
+    """Return what merges layers that are exploded already."""
+    folders = engine.folders(root, [[], *layers, []])
+    return lambda: sandbox.merge(folders)
+
+
+LONG = b"t/" * 1000
+#: number → layers whose merging must take work in proportion to it.
+SCALED: dict[str, Callable[[int], list[list[Member]]]] = {
+    "opaque markers, again and again": lambda n: [[F(b"d/%d" % i) for i in range(n)], [F(b"d/x%d" % i) for i in range(n)] + [O(b"d")] * n],
+    "whiteouts, again and again": lambda n: [[F(b"d/old")], [F(b"d/x%d" % i) for i in range(n)] + [W(b"d")] * n],
+    "whiteouts of one folder": lambda n: [[F(b"d/%d" % i) for i in range(n)], [W(b"d/%d" % i) for i in range(n)] + [O(b"d")] * n],
+    "hard links": lambda n: [[F(b"f"), *(H(b"h%d" % i, b"h%d" % (i - 1) if i else b"f") for i in range(n))]],
+    "symbolic links replaced": lambda n: [[member for i in range(n) for member in (S(b"a/l", b"t"), F(b"a/l/%d" % i))]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCALED)
+def test_twice_the_entries_are_twice_the_work(tmp_path: Path, case: str) -> None:
+    small, large = (merging(tmp_path / str(size), SCALED[case](size)) for size in (200, 400))
+    small()
+    assert lines(large) <= 2.2 * lines(small)
+
+
+def test_links_that_lead_far_are_refused_before_they_cost_much(tmp_path: Path) -> None:
+    """Some 20 bytes an entry, compressed, each of which leads through half a million names."""
+    chain = [D(LONG), *(S(b"l%d" % i, (b"l%d/" % (i - 1) if i else b"") + b"./" * 1000) for i in range(200))]
+    files = [F(b"l199/%d/f" % i) for i in range(40)]
+    merge = merging(tmp_path, [[*chain, *files]])
+    with pytest.raises(LayerError, match="limit LINK_STEPS of 64 an entry"):
+        merge()
+
+
+def test_directories_that_nothing_describes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = [F(b"%d/" % i + b"d/" * 1000 + b"f") for i in range(4)]
+    merging(tmp_path, [layer])()
+    monkeypatch.setattr(limits, "IMPLIED", 4003)
+    with pytest.raises(LayerError, match="limit IMPLIED of 4003"):
+        merging(tmp_path, [layer])()
+
+
+def test_inodes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = merging(tmp_path, [[F(b"%d" % i) for i in range(9)], [F(b"x%d" % i) for i in range(9)]])
+    monkeypatch.setattr(limits, "INODES", 19)
+    merge()
+    monkeypatch.setattr(limits, "INODES", 18)
+    with pytest.raises(LayerError, match="19 inodes or more, over the limit INODES of 18"):
+        merge()
+
+
+def test_looking_something_up_is_no_walk_of_its_folder(tmp_path: Path) -> None:
+    """A shell among a hundred thousand, behind links; a loop, and links that lead far, have none."""
+    layer = [*(F(b"bin/%05d" % i) for i in range(2000)), F(b"bin/sh"), S(b"far", b"far2/" + b"./" * 2000), S(b"far2", b"far/")]
+    packed = engine.merged(tmp_path, [layer])
+    layers = [Index.read(folder / "index") for folder in packed.folders]
+    row = sandbox.lookup(packed, layers, b"./bin/../bin/sh")
+    assert row is not None and packed.name(row) == b"sh"
+    assert sandbox.lookup(packed, layers, b"bin/shh") is sandbox.lookup(packed, layers, b"far/sh") is None
+    assert lines(lambda: sandbox.lookup(packed, layers, b"bin/sh")) < 200

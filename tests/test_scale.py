@@ -19,6 +19,8 @@ from benchmarks.scale import Case, Scaled
 from tests import engine
 from tests.tarball import directory, file, link
 
+pytestmark = pytest.mark.once("memory and steps are counted")
+
 #: What a job may take, whatever the image.
 LIMIT = 500_000_000
 

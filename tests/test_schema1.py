@@ -101,6 +101,7 @@ def test_steps_that_hold_nothing(steps: list[tuple[str, dict[str, Any]]], expect
     [
         ({"fsLayers": []}, "history: expected an entry a layer"),
         ({"history": []}, "history: expected an entry a layer"),
+        ({"fsLayers": [{}] * 1001, "history": [{}] * 1001}, "fsLayers: 1001 items, over the limit IMAGE_LAYERS of 1000"),
         ({"fsLayers": None}, "fsLayers: missing"),
         ({"fsLayers": [5, 5, 5]}, r"fsLayers\[0\]: expected an object"),
         ({"fsLayers": [{"blobSum": "x"}] * 3}, r"fsLayers\[0\]\.blobSum: expected a sha256"),

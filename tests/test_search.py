@@ -112,7 +112,7 @@ def test_what_can_not_be_looked_for(text: str, kind: type[UsageError], words: st
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("pytorch", [f"nvidia/pytorch:{tag}" for tag in TAGS[:-1]]),
+        ("pytorch", [f"nvidia/pytorch:{tag}" for tag in ("latest", *TAGS[:-2])]),
         ("nvidia/pytorch:24.*-py3", ["nvidia/pytorch:24.01-py3", "nvidia/pytorch:24.02-py3", "nvidia/pytorch:24.10-py3"]),
         ("nvidia/pytorch:24.0[2-9]-*", ["nvidia/pytorch:24.02-py2", "nvidia/pytorch:24.02-py3"]),
         ("nvidia/pytorch:latest", ["nvidia/pytorch:latest"]),

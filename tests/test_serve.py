@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -244,11 +244,56 @@ def test_new_names_are_seen(server: Server, store: Store) -> None:
     assert get(server, "/v2/late/one/manifests/1")[0] == 200
 
 
-def test_a_manifest_that_is_gone(server: Server, store: Store) -> None:
-    store.blob(Digest.of(MANIFEST)).unlink()
-    assert get(server, "/v2/demo/tiny/manifests/1")[0] == 404
-    store.blob(Digest.of(MANIFEST)).mkdir()
-    assert get(server, "/v2/demo/tiny/manifests/1")[0] == 500
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "nothing": lambda path, secret: None,
+    "link": lambda path, secret: path.symlink_to(secret),
+    "link-to-nothing": lambda path, secret: path.symlink_to("nothing"),
+    "link-to-itself": lambda path, secret: path.symlink_to(path.name),
+    "link-to-a-device": lambda path, secret: path.symlink_to("/dev/zero"),
+    "pipe": lambda path, secret: os.mkfifo(path),
+    "folder": lambda path, secret: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+@pytest.mark.parametrize("data", [LAYER, MANIFEST], ids=["blob", "manifest"])
+def test_only_files_of_the_layout_are_served(server: Server, store: Store, tmp_path: Path, what: str, data: bytes) -> None:
+    secret = tmp_path / "shadow"
+    secret.write_bytes(b"root:secret" if data is LAYER else data)
+    path = store.blob(Digest.of(data))
+    path.unlink()
+    PLANTED[what](path, secret)
+    for kind in ("blobs", "manifests"):
+        status, _, body = get(server, f"/v2/demo/tiny/{kind}/{Digest.of(data)}")
+        assert status == 404 and b"secret" not in body
+    assert get(server, "/v2/demo/tiny/manifests/1")[0] == (404 if data is MANIFEST else 200)
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256"])
+def test_no_folder_that_is_a_link_is_entered(server: Server, store: Store, name: str) -> None:
+    path = store.root / name
+    path.rename(store.root / "aside")
+    path.symlink_to(store.root / "aside")
+    assert get(server, f"/v2/demo/tiny/blobs/{Digest.of(LAYER)}")[0] == 404
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_a_layout_of_links_is_none(store: Store, tmp_path: Path, what: str) -> None:
+    path = store.root / "oci-layout"
+    path.rename(tmp_path / "oci-layout")
+    PLANTED[what](path, tmp_path / "oci-layout")
+    with pytest.raises(StoreError, match="no OCI image layout"):
+        run(store.root, "127.0.0.1", 0)
+
+
+def test_names_come_from_a_file_of_the_layout(server: Server, store: Store, tmp_path: Path) -> None:
+    path = store.root / "index.json"
+    path.rename(tmp_path / "index.json")
+    path.symlink_to(tmp_path / "index.json")
+    assert get(server, "/v2/demo/tiny/tags/list")[0] == 404
+    path.unlink()
+    os.mkfifo(path)
+    assert get(server, "/v2/demo/tiny/tags/list")[0] == 404
 
 
 def test_an_image_goes_round(server: Server, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,10 @@ import yaml
 from sregistry.batch import entries
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError, InvalidReference, SregistryError
+from sregistry.filename import FORMATS
 from sregistry.oci import Platform
-from sregistry.settings import DEFAULTS, FORMATS, RegistrySettings, Settings, clients, flag, from_file, registry
+from sregistry.own_config import foreign, load_local, load_own
+from sregistry.settings import DEFAULTS, RegistrySettings, Settings, clients, flag, from_file, registry
 from sregistry.target import Target, locate, targets
 
 TOP = Path(__file__).resolve().parent.parent
@@ -95,8 +98,8 @@ def test_off(word: str) -> None:
         ({}, {"SREGISTRY_DOCKER_ARCHITECTURE": "a/b/c/d"}, "SREGISTRY_DOCKER_ARCHITECTURE"),
         ({}, {"SREGISTRY_STORAGE": "~nobody-of-that-name/x"}, "SREGISTRY_STORAGE"),
         ({"connections": True}, {}, "connections"),
-        ({"layer_limit": 0}, {}, "layer_limit: expected a number from 1"),
-        ({"layer_limit": "1T"}, {}, "layer_limit: expected a whole number"),
+        ({"layer_limit": 0}, {}, "layer_limit: expected a size from 1 byte"),
+        ({"layer_limit": "1X"}, {}, "layer_limit: '1X' is no size"),
         ({"format": "ext3"}, {}, "format"),
         ({"builder": "umoci"}, {}, "builder"),
         ({"compression": {"block_size": 100000}}, {}, "compression.block_size"),
@@ -116,6 +119,47 @@ def test_a_file_that_is_no_table(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.yaml"):
             from_file(tmp_path / "config.yaml")
+
+
+def test_what_is_wrong_in_the_file_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    file = tmp_path / "config/config.yaml"
+    environ = {"HOME": str(tmp_path)}
+    for text, words in (
+        ("client: nvidia\nformat: ext3\n", "config/config.yaml:2: format: 'ext3' is unknown"),
+        ("compression:\n  level: 11\n", "config/config.yaml:2: compression.level: "),
+        ("storage: [\n", "config/config.yaml:2: this is no YAML: "),
+        ("storage: '\x00'\n", "config/config.yaml: this is no YAML: "),
+        ("- a\n", "config/config.yaml: expected `key: value` lines"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_own(environ)
+        assert str(caught.value).startswith(words)
+        assert "\n" not in str(caught.value)
+        # Without it, what needs the catalog alone goes on: by the file, as far as it can be read, or by a variable.
+        known = {**environ, "SREGISTRY_DATABASE": str(tmp_path / "d")}
+        settings, wrong = load_local(known)
+        assert settings.database == tmp_path / "d" and str(wrong) == str(caught.value)
+    file.write_text("format: ext3\nclient: docker\ndatabase: here\n")
+    settings, wrong = load_local(environ)
+    assert (settings.client, settings.database) == ("docker", tmp_path / "here") and wrong is not None
+    file.write_text("storage: [\n")
+    with pytest.raises(ConfigError, match="mend it, or export SREGISTRY_DATABASE"):
+        load_local(environ)
+    with pytest.raises(ConfigError, match=r"^SREGISTRY_PYTHON_THREADS: "):  # that is not the file's fault
+        load_local({**environ, "SREGISTRY_DATABASE": "/d", "SREGISTRY_PYTHON_THREADS": "x"})
+
+
+@pytest.mark.needs("root")
+def test_a_configuration_file_of_another_user_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    assert foreign(file) is None
+    file.write_text("")
+    assert foreign(file) is None
+    os.chown(file, 12345, -1)
+    assert foreign(file) == f"{file} is another user's: its settings count here"
 
 
 # -- registries ----------------------------------------------------------------------------------------
@@ -237,7 +281,7 @@ def test_the_working_folder_adds_and_replaces_registries(own: Path) -> None:
         "quay: {base: quay.example}\n"
     )
     assert clients() == ("nvidia", "docker", "quay", "ghcr", "oci", "oras", "my-lab")
-    settings, reference = locate("my-lab://tool:1", "nvidia", {"LAB_KEY": "secret", "SREGISTRY_MY_LAB_TOKEN": "unused"})
+    settings, reference = locate("my-lab://tool:1", "nvidia", {"LAB_KEY": "secret", "SREGISTRY_TOKEN_VARIABLES": "LAB_KEY"})
     assert str(reference) == "lab.example:5000/team/tool:1"
     assert settings == RegistrySettings(
         client="my-lab",

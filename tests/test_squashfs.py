@@ -6,18 +6,21 @@ import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sregistry import limits
 from sregistry.compression import Codec, Compression
 from sregistry.errors import ImageError
 from sregistry.index import Index
 from sregistry.sandbox import Sandbox
 from sregistry.squashfs import format as f
-from sregistry.squashfs.writer import arrange
+from sregistry.squashfs.writer import arrange, plan
 from tests import engine
 from tests.tarball import Member, device, directory, file, link, symlink
+from tests.work import lines
 
 pytestmark = pytest.mark.skipif(shutil.which("unsquashfs") is None, reason="needs unsquashfs (Debian: squashfs-tools)")
 
@@ -89,8 +92,8 @@ def test_numbers_at_their_limits(tmp_path: Path) -> None:
     members = [
         file(b"owner", uid=0xFFFFFFFE, gid=65_536, mode=0o7777),
         file(b"old", mtime=-5),
-        symlink(b"longest", b"t" * f.MAX_SYMLINK),
-        file(b"n" * f.MAX_NAME),
+        symlink(b"longest", b"t" * limits.LINK),
+        file(b"n" * limits.NAME),
     ]
     image = tmp_path / "i.simg"
     engine.build(tmp_path, image, [members])
@@ -100,19 +103,68 @@ def test_numbers_at_their_limits(tmp_path: Path) -> None:
     assert rows["old"][3] == "1970-01-01"
 
 
+def test_the_most_that_readers_take(tmp_path: Path) -> None:
+    """Every limit at once, read back by others' tools; where the file system allows it, their contents too."""
+    longest = b"user." + b"n" * (limits.ATTRIBUTE_NAME - 5)
+    names = {b"user.%03d" % i + b"n" * 246: b"" for i in range(limits.ATTRIBUTE_NAMES // 254 - 1)}
+    deep = (b"d" * 254 + b"/") * 16
+    members = [
+        file(b"value", xattrs={b"user.v": b"v" * limits.ATTRIBUTE_VALUE, longest: b"1"}),
+        file(b"names", xattrs=names),
+        device(b"device", b"3", limits.DEVICE_MAJOR, limits.DEVICE_MINOR),
+        file(b"late", mtime="9223372036854775807"),
+        file(b"early", mtime="-9223372036854775808"),
+        file(b"owner", uid=limits.OWNER, gid=limits.OWNER),
+        symlink(b"link", b"t" * limits.LINK),
+        file(deep + b"f" * (limits.PATH - len(deep))),
+    ]
+    image = tmp_path / "i.simg"
+    engine.build(tmp_path, image, [members])
+    listing = subprocess.run(["unsquashfs", "-o", "31", "-lln", "-d", "", image], check=True, capture_output=True, text=True).stdout
+    rows = {line.split("/")[-1].split(" ")[0].strip(): line.split() for line in listing.splitlines() if "/" in line}
+    assert rows["owner"][1] == f"{limits.OWNER}/{limits.OWNER}"
+    assert rows["late"][3].startswith("2106-02-07") and rows["early"][3] == "1970-01-01"
+    assert rows["device"][0] == "crw-------"
+    assert "f" * (limits.PATH - len(deep)) in rows
+    subprocess.run(["unsquashfs", "-o", "31", "-quiet", "-no-xattrs", "-d", tmp_path / "o", image, "names", "value", "link"], check=True)
+
+
+def test_owners_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "i.simg"
+    members = [file(b"%d" % i, uid=2 * i, gid=2 * i + 1) for i in range(4)]
+    monkeypatch.setattr(limits, "OWNERS", 8)
+    engine.build(tmp_path, image, [members])
+    assert superblock(image).ids == 8
+    monkeypatch.setattr(limits, "OWNERS", 7)
+    with pytest.raises(ImageError, match="8 different owners and groups, over the limit OWNERS of 7"):
+        engine.build(tmp_path, image, [members])
+
+
+def test_a_table_that_nothing_could_refer_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [symlink(b"%d" % i, os.urandom(900).hex().encode()) for i in range(20)]
+    monkeypatch.setattr(limits, "TABLE", 10_000)
+    with pytest.raises(ImageError, match="more bytes than the limit TABLE of 10000"):
+        engine.build(tmp_path, tmp_path / "i.simg", [members])
+    assert not list(tmp_path.glob("*i.simg*"))
+
+
 @pytest.mark.parametrize(
-    ("member", "words"),
+    "layer",
     [
-        (file(b"n" * 256), "a file name of 256 bytes"),
-        (symlink(b"s", b"t" * 4096), "4096 bytes"),
-        (symlink(b"s", b""), "0 bytes"),
-        (device(b"d", b"3", 5000, 1), "5000:1 is out of range"),
+        pytest.param(lambda n: [file(b"f"), *(link(b"d/" * (i % (n // 10)) + b"l%d" % i, b"f") for i in range(n))], id="deep-links"),
+        pytest.param(lambda n: [file(b"f%d" % i, xattrs={b"user.%d" % j: b"" for j in range(n // 20)}) for i in range(2)], id="attributes"),
+        pytest.param(lambda n: [file(b"%d/f" % i) for i in range(n)], id="folders"),
     ],
 )
-def test_what_squashfs_can_not_hold_is_one_clear_line(tmp_path: Path, member: Member, words: str) -> None:
-    with pytest.raises(ImageError, match=words):
-        engine.build(tmp_path, tmp_path / "i.simg", [[member]])
-    assert not list(tmp_path.glob("*i.simg*"))
+def test_twice_the_entries_are_twice_the_work(tmp_path: Path, layer: Callable[[int], list[Member]]) -> None:
+    def planning(size: int) -> Callable[[], object]:
+        packed = engine.merged(tmp_path / str(size), [layer(size)])
+        layers = [Index.read(folder / "index") for folder in packed.folders]
+        return lambda: plan(packed, layers, *arrange(packed, layers), created=0, compression=Compression())
+
+    small, large = planning(2000), planning(4000)
+    small()
+    assert lines(large) <= 2.2 * lines(small)
 
 
 def test_attributes_that_squashfs_can_not_hold_are_told(tmp_path: Path) -> None:

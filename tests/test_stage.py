@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,20 @@ from typing import Any
 
 import pytest
 
-from sregistry import receipt
+from sregistry import failure, receipt
+from sregistry.errors import (
+    AuthenticationError,
+    ConfigError,
+    DigestMismatch,
+    DocumentError,
+    ImageError,
+    LayerError,
+    RegistryError,
+    SregistryError,
+    StoreError,
+    TransferError,
+    UnavailableError,
+)
 from sregistry.serve import serve
 from sregistry.stage import main
 from sregistry.store import Store
@@ -128,7 +142,7 @@ def test_an_image_that_is_not_there_fails_later(root: Path, capsys: pytest.Captu
     assert refused["uri"] == "demo/none:1"
     assert "demo/none:1" in refused["error"]
     assert stage("manifests", "r/manifest.json", "--output", "batch.json") == 0
-    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}, "sifs": []}
+    assert receipt.read(Path("batch.json")) == {"layers": {"r": []}, "sizes": {}, "sources": {}, "sifs": []}
     metadata = ["metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json"]
     assert fail(capsys, *metadata) == f"error: {refused['error']}"
     assert not Path("r/manifest.json").exists()  # the next run asks again
@@ -142,8 +156,172 @@ def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.M
     for _ in range(2):  # a second failure does not lose it
         resolve()
     assert "error" in receipt.read(Path("r/manifest.json"))
-    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "m.json")
+    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "r/metadata.json")
     assert Path("r/manifest.json").read_text() == before
+    assert failure.unmade(Path(), [("r", "v")]) == set()  # nothing is known against it
+
+
+class Sharing:
+    """Images that share a layer: `good`, and others that say something wrong of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(root / "layout")
+        self.shared, self.other = layer([file(b"shared", b"shared")]), layer([file(b"other", b"other")])
+        self.layout.tag("demo/good:1", self.layout.image([self.shared]))
+        self.layout.tag("demo/other:1", self.layout.image([self.other]))
+        self.layout.tag("demo/diff-id:1", self.layout.image([self.shared], diff_ids=[self.other.diff_id]))
+        for name in ("good", "other", "diff-id"):
+            resolve(f"demo/{name}:1", f"results/{name}/manifest.json")
+        self.write("size", layers={"size": len(self.shared.blob) + 7})
+        self.write("refused", repository="demo/nobody")
+        self.write("schema1", layers={"diff_id": None, "size": None})
+        self.digest = receipt.read(Path("results/good/manifest.json"))["layers"][0]["digest"]
+
+    def write(self, name: str, layers: dict[str, Any] | None = None, **changes: Any) -> None:
+        value = receipt.read(Path("results/good/manifest.json"))
+        value["layers"] = [{**item, **(layers or {})} for item in value["layers"]]
+        receipt.write(Path(f"results/{name}/manifest.json"), {**value, **changes, "uri": f"demo/{name}:1"})
+
+    def layer(self, *names: str) -> int:
+        manifests = [f"results/{name}/manifest.json" for name in names]
+        output = f"results/layer/{self.digest}.json"
+        return stage("layer", "--manifest", *manifests, "--digest", self.digest, "--cache", "cache", "--output", output)
+
+    def explode(self, *names: str, digest: str | None = None) -> int:
+        digest = digest or self.digest
+        manifests = [f"results/{name}/manifest.json" for name in names]
+        paths = ["--layer", f"results/layer/{digest}.json", "--output", f"results/explode/{digest}.v.json"]
+        return stage("explode", *paths, "--manifest", *manifests, "--cache", "cache", *WORDS)
+
+    def sandbox(self, name: str) -> int:
+        manifest, folder = f"results/{name}/manifest.json", f"results/{name}"
+        made = ["--tar", f"{folder}/m.tar", "--output", f"{folder}/metadata.json"]
+        assert stage("metadata", "--manifest", manifest, "--cache", "cache", *WORDS, *made) == 0
+        paths = ["--metadata", f"{folder}/metadata.json", "--output", f"{folder}/sandbox.index", f"results/explode/{self.digest}.v.json"]
+        return stage("sandbox", "--manifest", manifest, *paths)
+
+
+WRONG = {
+    "size": r"demo/size:1: layer sha256:\w+ has \d+ bytes, not \d+ as its manifest says",
+    "diff-id": r"demo/diff-id:1: layer sha256:\w+ has diff_id sha256:\w+, not sha256:\w+ as its config says",
+    "refused": None,
+    "schema1": None,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("first", [True, False], ids=["wrong-first", "good-first"])
+def test_what_one_image_says_of_a_shared_layer_harms_no_other(
+    root: Path, capsys: pytest.CaptureFixture[str], wrong: str, first: bool
+) -> None:
+    it = Sharing(root)
+    names = (wrong, "good") if first else ("good", wrong)
+    assert it.layer(*names) == 0
+    assert it.explode(*names) == 0
+    assert it.sandbox("good") == 0
+    message = WRONG[wrong]
+    capsys.readouterr()
+    assert it.sandbox(wrong) == (message is not None)
+    assert message is None or re.search(message, capsys.readouterr().err)
+
+
+def test_a_receipt_of_a_wrong_image_alone_harms_no_later_one(root: Path) -> None:
+    it = Sharing(root)
+    assert (it.layer("diff-id"), it.explode("diff-id")) == (0, 1)
+    assert (it.explode("diff-id", "good"), it.sandbox("good"), it.sandbox("diff-id")) == (0, 0, 1)
+
+
+def test_a_blob_that_is_there_needs_no_registry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = Sharing(root)
+    assert it.layer("good") == 0
+    monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", "127.0.0.1:1")
+    assert it.layer("size", "good") == 0
+
+
+def test_a_layer_is_not_another_s_because_a_config_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    it = Sharing(root)
+    other = receipt.read(Path("results/other/manifest.json"))["layers"][0]["digest"]
+    fetch = ["--digest", other, "--cache", "cache", "--output", f"results/layer/{other}.json"]
+    assert stage("layer", "--manifest", "results/other/manifest.json", *fetch) == 0
+    assert it.explode("other", digest=other) == 0
+    assert it.layer("diff-id") == 0
+    for _ in range(2):
+        capsys.readouterr()
+        assert it.explode("diff-id") == 1
+        assert f"but the image config says {it.other.diff_id}" in capsys.readouterr().err
+    assert it.explode("good") == 0
+
+
+def test_what_was_published_wrongly_is_marked(root: Path) -> None:
+    it = Sharing(root)
+    keys = [(name, "v") for name in ("good", "other", "diff-id")]
+
+    def unmade() -> set[str]:
+        return failure.unmade(Path("results"), keys)
+
+    assert unmade() == set()
+    assert it.layer("diff-id") == 0
+    assert it.explode("diff-id") == 1
+    assert unmade() == {"good", "diff-id"}  # both have the layer, and none is made
+    digest = receipt.read(Path("results/good/manifest.json"))["digest"]
+    receipt.write(Path("results/good/image.json"), {"manifest": digest})
+    receipt.write(Path("results/diff-id/image.json"), {"manifest": "sha256:of an earlier one"})
+    assert unmade() == {"diff-id"}
+    assert it.explode("good", "diff-id") == 0
+    assert unmade() == set()
+    assert it.sandbox("diff-id") == 1
+    assert unmade() == {"diff-id"}
+    receipt.write(Path("results/diff-id/image.json"), {"manifest": receipt.read(Path("results/diff-id/manifest.json"))["digest"]})
+    assert unmade() == set()  # it was made once: what its tag means stays
+    Path("results/diff-id/image.json").unlink()
+    resolve("demo/diff-id:1", "results/diff-id/manifest.json")  # it was asked again
+    assert unmade() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "marked"),
+    [
+        (DigestMismatch("x"), True),
+        (LayerError("x"), True),
+        (DocumentError("x"), True),
+        (RegistryError("404"), True),
+        (AuthenticationError("403"), True),
+        (ImageError("no SIF"), True),
+        (StoreError("no space"), False),
+        (UnavailableError("no network"), False),
+        (TransferError("broke off"), False),
+        (ConfigError("x"), False),
+    ],
+)
+def test_what_a_publisher_may_mend(tmp_path: Path, error: SregistryError, marked: bool) -> None:
+    failure.note(tmp_path / "r" / "image.json", error)
+    assert (tmp_path / "r" / "image.failed").exists() is marked
+    error.__cause__ = OSError(28, "No space left on device")
+    failure.note(tmp_path / "s" / "image.json", error)
+    assert not (tmp_path / "s").exists()
+    failure.forget([tmp_path / "r" / "image.json", tmp_path / "none.json"])
+    assert not (tmp_path / "r" / "image.failed").exists()
+
+
+def test_sizes_are_those_that_most_images_say(root: Path) -> None:
+    it = Sharing(root)
+    for name in ("good2", "good3"):
+        it.write(name)
+    names = ["size", "good", "schema1", "good2", "refused", "good3"]
+    assert stage("manifests", *(f"results/{name}/manifest.json" for name in names), "--output", "batch.json") == 0
+    batch = receipt.read(Path("batch.json"))
+    assert batch["sizes"] == {it.digest: len(it.shared.blob)}
+    assert batch["sources"] == {it.digest: ["size", "good", "schema1", "refused"]}  # each claim once
+
+
+def test_a_warning_about_the_platform_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(root / "layout")
+    image = layout.image([layer([file(b"a", b"a")])], platform="linux/arm64")
+    layout.tag("demo/odd:1", layout.index([(image, "linux/amd64")]))
+    manifest = resolve("demo/odd:1")
+    said = "the index says linux/amd64, the config of the image linux/arm64: the index decides"
+    assert capsys.readouterr().out == f"warning: demo/odd:1: {said}\n"
+    assert (manifest["platform"], manifest["warnings"]) == ("linux/amd64", [said])
 
 
 def test_errors(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

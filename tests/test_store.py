@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from sregistry.errors import DigestMismatch, StoreError, TransferError
 from sregistry.oci import Descriptor, Digest, MediaType
-from sregistry.store import Store, write_atomic
+from sregistry.store import Store, partials, write_atomic
 
 DATA = b"some blob"
 DIGEST = Digest.of(DATA)
@@ -104,6 +105,169 @@ def test_a_rest_that_is_too_long_counts_for_nothing(store: Store) -> None:
         assert sink.position == 0
         sink.write(DATA)
     assert store.read(DIGEST) == DATA
+
+
+def _planted_link(partial: Path, victim: Path) -> None:
+    partial.symlink_to(victim)
+
+
+def _planted_name(partial: Path, victim: Path) -> None:
+    os.link(victim, partial)
+
+
+def _planted_mode(partial: Path, victim: Path) -> None:
+    partial.write_bytes(DATA[:2])
+    partial.chmod(0o666)
+
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "link": _planted_link,
+    "link-to-nothing": lambda partial, victim: partial.symlink_to(victim.with_name("nothing")),
+    "another-name-of-a-file": _planted_name,
+    "pipe": lambda partial, victim: os.mkfifo(partial),
+    "folder": lambda partial, victim: partial.mkdir(),
+    "file-that-others-may-write": _planted_mode,
+    "device": lambda partial, victim: os.mknod(partial, stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.needs("root") if what == "device" else ()) for what in PLANTED])
+@pytest.mark.parametrize("both", [False, True])
+def test_nothing_is_written_to_what_another_one_has_put_there(store: Store, tmp_path: Path, what: str, both: bool) -> None:
+    victim = tmp_path / "authorized_keys"
+    victim.write_bytes(b"")
+    victim.chmod(0o600)
+    for name in partials(DIGEST)[: 1 + both]:
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        PLANTED[what](store.root / name, victim)
+    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, len(DATA)) as sink:
+        assert sink.position == 0
+        sink.write(DATA[:4])
+        raise ZeroDivisionError
+    assert store.received(DIGEST) == 4
+    with store.ingest(DIGEST, len(DATA)) as sink:
+        sink.write(DATA[sink.position :])
+    assert store.read(DIGEST) == DATA
+    assert (victim.read_bytes(), stat.S_IMODE(victim.stat().st_mode)) == (b"", 0o600)
+    assert not victim.with_name("nothing").exists()
+
+
+def test_a_transfer_is_its_user_s_alone_until_it_is_whole(store: Store) -> None:
+    store.root.mkdir()
+    store.root.chmod(0o2777)
+    with store.ingest(DIGEST, len(DATA)) as sink:
+        sink.write(DATA)
+        assert stat.S_IMODE((store.root / partials(DIGEST)[0]).stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.blob(DIGEST).stat().st_mode) == 0o666
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("mode", [0o2777, 0o1777], ids=["shared", "sticky"])
+def test_what_another_user_has_received_is_left_to_him(tmp_path: Path, mode: int) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from sregistry.oci import Digest
+from sregistry.store import Store
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+store, data = Store(Path("store")), b"some blob"
+with store.ingest(Digest.of(data), len(data)) as sink:
+    assert sink.position == 0
+    sink.write(data)
+assert store.read(Digest.of(data)) == data
+"""
+    tmp_path.chmod(0o755)
+    store = Store(tmp_path / "store")
+    for name in ("", "ingest", "blobs", "blobs/sha256"):
+        (store.root / name).mkdir()
+        (store.root / name).chmod(mode)
+    first, second = (store.root / name for name in partials(DIGEST))
+    first.write_bytes(DATA[:3])
+    second.with_name(second.name.replace(".u0.", ".u65534.")).symlink_to("/etc/hostname")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert first.read_bytes() == DATA[:3]
+    assert store.blob(DIGEST).stat().st_uid == 65534
+
+
+BLOBS: dict[str, Callable[[Path, Path], object]] = {
+    "link": _planted_link,
+    "link-to-nothing": lambda blob, victim: blob.symlink_to("nothing"),
+    "pipe": lambda blob, victim: os.mkfifo(blob),
+    "other-bytes": lambda blob, victim: blob.write_bytes(b"s0me blob"),
+}
+
+
+@pytest.mark.parametrize("what", BLOBS)
+@pytest.mark.parametrize("how", ["add", "ingest"])
+def test_what_is_no_blob_is_replaced_and_not_followed(store: Store, tmp_path: Path, what: str, how: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(DATA)
+    store.blob(DIGEST).parent.mkdir(parents=True)
+    BLOBS[what](store.blob(DIGEST), victim)
+    os.utime(victim, (1, 1))
+    assert store.has(DIGEST) == (what == "other-bytes")
+    if how == "add":
+        store.add(DATA)
+    else:
+        with store.ingest(DIGEST, len(DATA)) as sink:
+            sink.write(DATA)
+    assert store.read(DIGEST) == DATA and not store.blob(DIGEST).is_symlink()
+    assert (victim.read_bytes(), victim.stat().st_mtime) == (DATA, 1)
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256", "ingest", "locks"])
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_a_folder_that_is_none_is_one_clear_line(store: Store, tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "victim").mkdir()
+    path = store.root / name
+    path.parent.mkdir(parents=True)
+    if kind == "link":
+        path.symlink_to(tmp_path / "victim")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+    word = {"link": "is a link, and none is followed", "file": "is a file", "pipe": "is a pipe"}[kind]
+    with pytest.raises(StoreError, match=f"{path} {word}.*; remove it"):
+        if name == "locks":
+            with store.lock("x"):
+                pass
+        else:
+            store.add(DATA)
+    assert not list((tmp_path / "victim").iterdir())
+
+
+def test_the_root_itself_may_be_reached_over_a_link(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "home").symlink_to("scratch")
+    linked = Store(tmp_path / "home")
+    linked.add(DATA)
+    assert Store(tmp_path / "scratch").read(DIGEST) == DATA
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "huge"])
+def test_an_index_json_that_is_no_file_names_nothing(store: Store, tmp_path: Path, what: str) -> None:
+    store.add(DATA)
+    path = store.root / "index.json"
+    (tmp_path / "victim").write_text("mine")
+    if what == "huge":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "link":
+        path.symlink_to(tmp_path / "victim")
+    else:
+        path.mkdir()
+    assert store.tags() == {}
+    if what == "folder":
+        with pytest.raises(StoreError, match="Is a directory"):
+            store.tag("a/b:1", descriptor())
+        return
+    store.tag("a/b:1", descriptor())
+    assert store.tags() == {"a/b:1": descriptor()}
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_who_was_taken_for_dead_publishes_nothing_that_another_has_begun(store: Store) -> None:
@@ -234,7 +398,7 @@ def test_a_published_folder_stays_the_first(store: Store) -> None:
     final = store.exploded("v", DIGEST)
     for text in ("first", "second"):
         with store.workspace() as work:
-            made = work / "made"
+            made = work / "layer"
             made.mkdir()
             (made / "data").write_text(text)
             store.publish(made, final)

@@ -24,6 +24,8 @@ from tests.scripted import Reply, Scripted
 from tests.tarball import directory
 from tests.tarball import file as plain
 
+pytestmark = pytest.mark.once("words are compared")
+
 SCRIPTS = Path(sys.executable).parent
 PAGE = Path(__file__).parents[1] / "config/differences.md"
 CONFIG = {

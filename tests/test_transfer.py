@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import os
 import random
 import re
 import signal
@@ -271,6 +272,34 @@ def test_a_bucket_that_holds_nonsense_is_begun_anew(store: Store, text: str) -> 
     (store.root / "pace" / "h").write_text(text)
     Pace(store, "h", 1, clock=clock, sleep=clock.sleep).wait()
     assert clock.now == 1_000_000
+
+
+@pytest.mark.parametrize("planted", ["link", "hard-link", "pipe", "folder", "folder-link"])
+def test_a_bucket_that_somebody_planted_is_left_alone(store: Store, tmp_path: Path, planted: str) -> None:
+    """Whoever may write to a store may not have others write elsewhere, nor wait."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "h").write_text("mine")
+    store.root.mkdir(exist_ok=True)
+    place = store.root / "pace"
+    if planted == "folder-link":
+        place.symlink_to(mine)
+    else:
+        place.mkdir()
+        if planted == "link":
+            (place / "h").symlink_to(mine / "h")
+        elif planted == "hard-link":
+            (place / "h").hardlink_to(mine / "h")
+        elif planted == "pipe":
+            os.mkfifo(place / "h")
+        else:
+            (place / "h").mkdir()
+    clock = Clock()
+    pace = Pace(store, "h", 2, clock=clock, sleep=clock.sleep)
+    for _ in range(6):
+        pace.wait()
+    assert clock.now - 1_000_000 == pytest.approx(2)
+    assert (mine / "h").read_text() == "mine"
 
 
 def test_a_store_that_can_t_be_written_has_a_bucket_a_process(tmp_path: Path) -> None:

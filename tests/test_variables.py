@@ -16,6 +16,8 @@ import pytest
 from sregistry import messages, scratch, secrets
 from sregistry.cli import main
 from sregistry.effective import effective
+from sregistry.filename import DEFAULT as FILENAME
+from sregistry.filename import Template
 from sregistry.oci import Platform
 from sregistry.registries import OWN
 from sregistry.settings import CLIENT_SECRETS, Settings, registry, unverified
@@ -111,8 +113,19 @@ VARIABLES = [
         (f"{DOT}/shub", f"{HOME}/s"),
         ("storage", "/k", Path("/k")),
     ),
+    Variable(
+        "SREGISTRY_FILENAME",
+        Template.parse(FILENAME, ""),
+        "{client}-{name}",
+        Template.parse("{client}-{name}", ""),
+        setting("filename"),
+        "filename",
+        (FILENAME, "{client}-{name}"),
+        ("filename", "{name}", Template.parse("{name}", "")),
+    ),
     Variable("SREGISTRY_DISABLE", False, "yes", True, setting("disable"), "", ("no", "yes")),
     Variable("SREGISTRY_TMPDIR", None, "/t", Path("/t"), setting("tmpdir"), "", ("-", "/t")),
+    Variable("SREGISTRY_TRUST", frozenset(), "root:1234", frozenset({0, 1234}), setting("trust"), "", ("-", "0:1234")),
     Variable(
         "SREGISTRY_CLIENT_SECRETS",
         HOME / ".sregistry",

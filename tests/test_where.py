@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sregistry import limits
 from sregistry.errors import UsageError
 from sregistry.record import Record
-from sregistry.where import FIELDS, MAX_DEPTH, All, Comparison, Either, Filter, Kind, Not, parse
+from sregistry.where import FIELDS, All, Comparison, Either, Filter, Kind, Not, parse
 from tests.test_catalog import made
 
 FACTS: dict[str, Any] = {
@@ -61,9 +62,9 @@ RECORD = made(size=3 << 30, compressed_size=1500, created_at="2026-01-31 15:33:3
         ("architecture=arm64", True),
         ("size>2G", True),
         ("size>=3g", True),
-        ("size<=3072M", True),
+        ("size<=3072MiB", True),
         ("size<2.5G", False),
-        ("size='3 G'", True),
+        ("size='3 GiB'", True),
         ("compressed=1500", True),
         ("compressed~5", True),
         ("compressed>1K", True),
@@ -122,7 +123,7 @@ def test_an_empty_record_satisfies_nothing(field: str) -> None:
         ("cuda>=", "expected a value, got the end; quote one with blanks or signs"),
         ("cuda>=new", "expected a version such as 12.4, got 'new' at character 7"),
         ("tag>=latest", "expected a version such as 12.4, got 'latest' at character 6"),
-        ("size>2X", "expected a size such as 500M or 2G, got '2X' at character 6"),
+        ("size>2X", "expected a size such as 500M, 50G or 2GiB, got '2X' at character 6"),
         ("created>2026-13", "expected a date such as 2026-01-31, got '2026-13' at character 9"),
         ("capabilities>x", "words have no order: expected = != or ~, got '>' at character 13"),
         ("cdua>=12", "unknown field, got 'cdua' at character 1; did you mean cuda?"),
@@ -136,8 +137,8 @@ def test_an_empty_record_satisfies_nothing(field: str) -> None:
         ("not", "expected a field, got the end"),
         ("name='x", 'a quote that does not end, got "\'x" at character 6'),
         ("name  !  x", "unexpected sign, got '!  x' at character 7"),
-        ("(" * 9999, f"more than {MAX_DEPTH} parentheses and `not` inside each other"),
-        ("not " * 9999, f"more than {MAX_DEPTH} parentheses and `not` inside each other"),
+        ("(" * 9999, f"more parentheses and `not` inside each other than the limit FILTER_DEPTH of {limits.FILTER_DEPTH}"),
+        ("not " * 9999, f"more parentheses and `not` inside each other than the limit FILTER_DEPTH of {limits.FILTER_DEPTH}"),
     ],
 )
 def test_mistakes(text: str, message: str) -> None:

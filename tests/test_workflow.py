@@ -26,8 +26,11 @@ import pytest
 from sregistry.catalog import Catalog
 from sregistry.serve import serve
 from sregistry.store import Store
+from tests import forked
 from tests.images import Layer, Layout, layer, lazy
 from tests.tarball import directory, file
+
+pytestmark = pytest.mark.once("Snakemake's graph is the same for every user; test_pull runs it as each")
 
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
 NOTHING = "Nothing to be done"
@@ -258,6 +261,28 @@ def test_many_images_share_layers_and_failures_are_their_own(place: Place) -> No
     assert (len(again.errors), again.rules) == (1, ["manifest", "manifests", "metadata"])  # asked anew, alone
     assert place.run(f"uri=[{','.join(uris[:2])}]").code == 0  # another set, another gathering
     assert len(place.uris()) == 4
+
+
+def test_an_image_that_is_wrong_about_a_shared_layer_fails_alone(place: Place) -> None:
+    shared = layer([file(b"shared", b"shared")])
+    place.layout.tag("demo/a-bad:1", place.layout.image([shared], {"Cmd": ["/a"]}, diff_ids=[f"sha256:{'0' * 64}"]))
+    place.layout.tag("demo/good:1", place.layout.image([shared], {"Cmd": ["/b"]}))
+    done = place.run("uri=[demo/a-bad:1,demo/good:1]")
+    assert (done.code, place.names(), len(done.errors)) == (1, ["demo-good:1.sif"], 1), done.text
+    assert re.fullmatch(r"demo/a-bad:1: layer sha256:\w+ has diff_id sha256:\w+, not sha256:0+ as its config says", done.errors[0])
+
+
+def test_a_tag_that_was_published_wrongly_is_asked_again(place: Place) -> None:
+    wrong = layer([file(b"a", b"a")])
+    place.layout.tag("demo/repaired:1", place.layout.image([wrong], {"Cmd": ["/a"]}, diff_ids=[f"sha256:{'0' * 64}"]))
+    assert place.run("uri=[demo/repaired:1,demo/tiny:1]").code == 1
+    place.layout.tag("demo/repaired:1", place.layout.image([wrong], {"Cmd": ["/a"]}))
+    place.asked("manifests")
+    assert place.run("uri=[demo/repaired:1,demo/tiny:1]").code == 0
+    assert place.asked("manifests") == ["1"]  # nobody asks for the other one again
+    assert place.names() == ["demo-repaired:1.sif", "demo-tiny:1.sif"]
+    place.layout.tag("demo/repaired:1", place.layout.tags()["demo/tiny:1"])
+    assert NOTHING in place.run("uri=[demo/repaired:1,demo/tiny:1]").text  # what was made is pinned
 
 
 def test_images_of_the_file_and_of_the_command_line(place: Place) -> None:
@@ -531,5 +556,104 @@ def test_a_layer_over_the_limit(place: Place) -> None:
     assert (done.code, len(done.errors)) == (1, 1), done.text
     assert re.fullmatch(r"layer sha256:\w+: more than 1000 bytes uncompressed, the layer_limit; raise layer_limit if you trust the image",
                         done.errors[0])  # fmt: skip
-    assert place.run("uri=demo/tiny:1").code == 0
+    for module in ("isal", "deflate"):  # what lies in the working folder is no part of the program
+        (place.work / f"{module}.py").write_text("raise SystemExit('planted')")
+    done = place.run("uri=demo/tiny:1")
+    assert done.code == 0, done.text
     assert NOTHING in place.run("uri=demo/tiny:1", "layer_limit=1000").text  # it says what is refused, not what is made
+
+
+ODD = "a{b}c { 'q\" $HOME %s * [x] ü ; & \\ -lead"
+
+
+def test_folders_of_any_name(place: Place) -> None:
+    work, made = place.root / ODD, {}
+    for name in ("SREGISTRY_STORAGE", "SREGISTRY_DATABASE", "SINGULARITY_CACHEDIR", "SREGISTRY_TMPDIR", "TMPDIR"):
+        made[name] = place.root / name / ODD
+        made[name].mkdir(parents=True)
+    place.work.rename(work)
+    given = {**place.environ, **{name: str(path) for name, path in made.items()}}
+    environ = {**{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}, **given}
+    start = ["--snakefile", str(WORKFLOW / "Snakefile")]
+    asked = ["--config", "uri=demo/tiny:1"]
+    for code, text in forked.each([[*start, *asked], [*start, "--report", "report.html", *asked]], work, environ):
+        assert code == 0, text
+    assert (made["SREGISTRY_STORAGE"] / "demo-tiny:1.sif").is_file()
+    assert [record.uri for record in Catalog(made["SREGISTRY_DATABASE"]).records()] == ["demo/tiny:1"]
+
+
+@pytest.mark.parametrize("name", ["new\nline", "a\x1b[31m", "tab\there", "\udcff"], ids=["line", "escape", "tab", "bytes"])
+def test_a_folder_whose_name_is_refused(place: Place, name: str) -> None:
+    done = place.run("uri=demo/tiny:1", flags=("-n",), SREGISTRY_DATABASE=str(place.root / name))
+    assert done.code == 2
+    (line,) = done.errors
+    assert line.startswith("SREGISTRY_DATABASE: '/") and line.endswith(
+        "is no folder name; choose one in UTF-8, without line ends and control characters"
+    )
+
+
+def test_a_user_without_a_name(place: Place) -> None:
+    alone = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces")
+    names = {"LOGNAME", "USER", "LNAME", "USERNAME"}
+    environ = {
+        name: value for name, value in os.environ.items() if name not in names and not name.startswith(("SREGISTRY_", "SINGULARITY_"))
+    }
+    environ |= {**place.environ, "HOME": str(place.root / "home"), "XDG_STATE_HOME": str(place.root / "state")}
+    for command in (
+        [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/tiny:1"],
+        [sys.executable, "-m", "sregistry.cli", "pull", "demo/tiny:1"],
+    ):
+        done = subprocess.run([*alone, *command], cwd=place.work, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert place.names() == ["demo-tiny:1.sif"]
+
+
+def test_a_configuration_file_that_is_no_yaml(place: Place) -> None:
+    (place.work / "config").mkdir()
+    (place.work / "config/config.yaml").write_text("uri: demo/tiny:1\nstorage: [\n")
+    done = place.run(flags=("-n",))
+    assert done.code == 2
+    assert done.errors == ["config/config.yaml:3: this is no YAML: expected the node content, but found '<stream end>'"]
+
+
+def test_another_image_s_file_is_refused(place: Place) -> None:
+    """A plan says so too; where others are asked for beside it, they are made, and its layers are not fetched."""
+    place.layout.tag("a/b-c:1", place.layout.tags()["demo/tiny:1"])
+    place.layout.tag("a-b/c:1", place.layout.image([layer([file(b"x", b"x")])], {}))
+    assert place.run("uri=a/b-c:1").code == 0
+    image = place.images / "a-b-c:1.sif"
+    before = image.read_bytes()
+    says = f"{image} holds {place.host}/a/b-c:1 (linux/amd64, sif), not {place.host}/a-b/c:1 (linux/amd64, sif); "
+    for flags in ((), ("-n",)):
+        run = place.run("uri=a-b/c:1", flags=flags)
+        lines = run.text.splitlines()
+        assert (run.code, run.rules, [line for line in lines if line.startswith("error: ")]) == (1, [], lines[-1:])
+        assert lines[-1].startswith(f"error: {says}") and "force: yes" in lines[-1]
+    place.asked("blobs")
+    run = place.run("uri=[a-b/c:1,demo/tiny:1]")
+    assert run.code == 1 and len(run.errors) == 1 and says in run.errors[0]
+    assert place.asked("blobs") == [], "what there is, both others have"
+    assert (image.read_bytes(), place.uris()) == (before, ["a/b-c:1", "demo/tiny:1"])
+    assert place.run("uri=a-b/c:1", "force=yes").code == 0
+    assert (image.read_bytes() != before, place.uris()) == (True, ["demo/tiny:1", "a-b/c:1"])
+
+
+def test_names_by_a_template(place: Place) -> None:
+    run = place.run("uri=demo/tiny:1", "filename={client}_{name}_{tag}_{architecture}.{format}")
+    assert (run.code, place.names()) == (0, ["nvidia_tiny_1_amd64.sif"])
+    run = place.run("uri=demo/tiny:1", "filename=x-{repository}")
+    assert run.code == 2 and "error: filename: {repository} is unknown; fields: {client} {registry} " in run.text
+
+
+def test_what_comes_while_a_job_runs_stays(place: Place) -> None:
+    """The job of the image asks once more: what it was planned for is another matter by then."""
+    assert place.run("uri=demo/tiny:1").code == 0
+    (place.images / "demo-tiny:1.sif").write_text("notes")
+    (results,) = (place.work / "results").glob("demo-tiny-1-*")
+    command = [sys.executable, "-m", "sregistry.stage", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
+    command += ["--sandbox", "sandbox.index", "--format", "sif", "--target", str(place.images / "demo-tiny:1.sif"), "--output", "i.json"]
+    done = subprocess.run(command, cwd=results, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "nothing tells which image it is" in done.stderr
+    assert ((place.images / "demo-tiny:1.sif").read_text(), (results / "i.json").exists()) == ("notes", False)

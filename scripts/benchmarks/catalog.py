@@ -44,16 +44,19 @@ def main() -> None:
 def measure(number: int, folder: Path) -> list[str]:
     """Return the cells of a row, for that many records in *folder*."""
     from sregistry.catalog import Catalog
+    from sregistry.lookup import Lookup
     from sregistry.record import Record
+    from sregistry.settings import Settings
 
     catalog = Catalog(folder)
+    lookup = Lookup.of(catalog, Settings.load(environ={}), {})
     catalog.add_all(Record.parse(document(n)) for n in range(number))
     last = f"nvidia/image-{number - 1}:24.01-py3"
     sizes = [catalog.path.stat().st_size, sum(path.stat().st_size for path in (folder / "manifests").iterdir())]
     fresh = iter(range(number, number + _TIMES))
     works: list[Callable[[], object]] = [
         lambda: catalog.add(Record.parse(document(next(fresh)))),
-        lambda: catalog.find(last, registry="nvcr.io", collection="nvidia"),
+        lambda: lookup.find(last),
         catalog.records,
     ]
     commands = (["get", last], ["images"], ["inspect", last])

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sregistry.content import Contents
-from sregistry.errors import ImageError
 from sregistry.index import Index, Xattrs
 from sregistry.program import Sink
 from sregistry.sandbox import IMPLIED, Sandbox
-from sregistry.squashfs.format import MAX_NAME, XATTR_PREFIXES
+from sregistry.squashfs.columns import seconds
+from sregistry.squashfs.format import XATTR_PREFIXES
 from sregistry.tar import Kind
 
 _BLOCK = 512
@@ -66,8 +66,7 @@ def metadata(sandbox: Sandbox, layers: Sequence[Index], row: int, created: int) 
                 kept.append((name, value))
         else:
             dropped.append(name)
-    time = min(max(index.mtime[item], 0), _LOW)
-    return Metadata(index.mode[item], index.uid[item], index.gid[item], time, tuple(kept)), dropped
+    return Metadata(index.mode[item], index.uid[item], index.gid[item], seconds(index.mtime[item]), tuple(kept)), dropped
 
 
 def write(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, created: int, sink: Sink) -> Written:
@@ -81,7 +80,6 @@ def write(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, created
         sink: takes bytes.
 
     Raises:
-        ImageError: a name that no file system holds.
         StoreError: the data is missing or damaged.
     """
     first: dict[int, bytes] = {}
@@ -127,10 +125,7 @@ def walk(sandbox: Sandbox) -> Iterator[tuple[bytes, int]]:
             yield path, row
         prefix = path + b"/" if path else b""
         for child in reversed(sandbox.children(row)):
-            name = sandbox.name(child)
-            if len(name) > MAX_NAME:
-                raise ImageError(f"a file name of {len(name)} bytes, over the limit of {MAX_NAME}: {name[:60]!r}…")
-            waiting.append((prefix + name, child))
+            waiting.append((prefix + sandbox.name(child), child))
 
 
 def _header(info: tarfile.TarInfo, xattrs: Xattrs = ()) -> bytes:

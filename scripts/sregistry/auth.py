@@ -14,15 +14,15 @@ to the realm that it names, to nobody else, and into no error text.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
+from sregistry.address import Address, from_header, host_of, is_loopback
 from sregistry.credentials import Credentials, IdentityToken, Keyring, Password, RegistryToken
 from sregistry.errors import AuthenticationError, RegistryError, UnavailableError
 from sregistry.settings import ANY, RegistrySettings
@@ -137,7 +137,7 @@ class Login:
     @property
     def realm_host(self) -> str | None:
         """host[:port] of the realm: all that messages show of it."""
-        return urlsplit(self.realm).netloc.rpartition("@")[2] if self.realm else None
+        return host_of(self.realm) if self.realm else None
 
 
 class _Token(NamedTuple):
@@ -259,15 +259,13 @@ class Authenticator:
         """Return the login that a Bearer challenge asks for; the realm's own query may hold both names."""
         realm = challenge.parameters["realm"]
         try:
-            parts = urlsplit(realm)
-            query = parse_qs(parts.query)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+            address = Address.parse(from_header(realm))
+            query = parse_qs(address.target.partition("?")[2])
         except ValueError:
-            valid = False
-        if not valid:
-            raise RegistryError(f"{host} names a login service that is no address: {realm[:80]!r}")
-        if parts.scheme == "http" and not self._may_be_plain(host, realm):
-            raise RegistryError(f"{host} wants the login sent over plain http to {parts.hostname}", hint="this is refused")
+            raise RegistryError(f"{host} names a login service that is no address: {realm[:80]!r}", hint="this is refused") from None
+        realm = address.url
+        if address.scheme == "http" and not self._may_be_plain(host, realm):
+            raise RegistryError(f"{host} wants the login sent over plain http to {address.netloc}", hint="this is refused")
         service = None if "service" in query else challenge.parameters.get("service")
         # an empty scope (nvcr.io on /v2/) opens nothing
         whole = f"repository:{repository}:pull" if repository else None
@@ -305,7 +303,7 @@ class Authenticator:
         """Ask the realm for a token: OAuth2 with an identity token, else a GET with what there is."""
         assert login.realm is not None
         wanted = {name: value for name, value in (("service", login.service), ("scope", login.scope)) if value}
-        address = login.realm.partition("#")[0]
+        address = login.realm
         if isinstance(credentials, IdentityToken):
             form = {"grant_type": "refresh_token", "client_id": _CLIENT_ID, **wanted, "refresh_token": credentials.token}
             answer = self._ask(address, None, form)
@@ -321,15 +319,6 @@ class Authenticator:
         if isinstance(credentials, RegistryToken):
             return f"Bearer {credentials.token}"
         return credentials.basic if isinstance(credentials, Password) else None
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether an address is on this machine."""
-    name = urlsplit(url).hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _read_token(body: bytes) -> tuple[str | None, float]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from sregistry import archive, program, sif
 from sregistry.compression import Codec
 from sregistry.content import Contents
 from sregistry.errors import ImageError
-from sregistry.image import architecture_of, prefix_of, published
+from sregistry.image import architecture_of, prefix_of, published, unguarded
 from sregistry.index import Index
 from sregistry.rootfs import open_bits, unpack
 from sregistry.sandbox import IMPLIED, Sandbox
@@ -78,6 +78,7 @@ def build(
     deffile: bytes,
     documents: Mapping[str, bytes],
     architecture: str | None,
+    guard: Callable[[], None] = unguarded,
 ) -> dict[str, Any]:
     """Build an image with another tool and publish it under *target*; return the receipt.
 
@@ -88,7 +89,7 @@ def build(
         threads: cores that the tool may use.
         scratch: where temporary folders go; None is beside *target*.
         format: ``sif`` or ``simg``.
-        target, created, deffile, documents, architecture: as for `image.build`.
+        target, created, deffile, documents, architecture, guard: as for `image.build`.
 
     Returns:
         What `image.build` returns, and `lost`: what the tool could not keep, in words.
@@ -99,8 +100,8 @@ def build(
     """
     tool = program.find(builder)
     assert tool is not None, f"{builder} needs no program"
-    layers = [Index.read(folder / "index") for folder in sandbox.folders]
-    with Contents(sandbox.folders, layers) as contents, published(target, 0) as file:
+    layers = sandbox.indexes()
+    with Contents(sandbox.folders, layers) as contents, published(target, 0, guard) as file:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         job = Job(sandbox, layers, contents, created, level, threads, scratch or target.parent)
         # Its length is known before the squashfs is, so the squashfs can be written in its place.

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.database import Database, Documents
-from sregistry.errors import CatalogError, InvalidReference
+from sregistry.errors import CatalogError
 from sregistry.record import Record
-from sregistry.reference import Reference, split_scheme
 
 
 class Catalog:
@@ -67,28 +66,6 @@ class Catalog:
         """Take *record* off; one that is gone already is no error. Raises CatalogError."""
         with self._database.change() as documents:
             documents.pop(record.id, None)
-
-    def find(self, text: str, *, registry: str, collection: str) -> Record:
-        """Return the newest record that *text* means, of a local image if there is one.
-
-        Args:
-            text: as `pull` takes it, a short name too; or as `images` prints it.
-            registry, collection: what a name without them means.
-
-        Raises:
-            CatalogError: there is none.
-            InvalidReference: the text names no image.
-        """
-        records = self.records()
-        scheme, rest = split_scheme(text)
-        if scheme:
-            records = [record for record in records if record.client == scheme]
-        found = [record for record in records if rest in (record.label, record.uri)]
-        if not found:
-            found = _matches(records, Reference.parse(rest, registry=registry, collection=collection), rest)
-        if not found:
-            raise CatalogError(f"{text}: no such image in {self.path}", hint="`sregistry images` lists them")
-        return sorted(found, key=lambda record: record.image is not None)[-1]
 
     def metrics(self, record: Record) -> dict[str, Any]:
         """Return all manifests fetched of *record*, by schema version. Raises CatalogError: they are gone."""
@@ -153,19 +130,3 @@ def _place(document: Mapping[str, Any]) -> object:
 def _contents(document: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what tells a file from the one that had its place; a sandbox has no version."""
     return (document.get("version"), document.get("digest") if not document.get("version") else None)
-
-
-def _matches(records: Iterable[Record], wanted: Reference, text: str) -> list[Record]:
-    try:
-        named = Reference.parse(text, registry="", collection="").registry
-    except InvalidReference:
-        named = ""
-    return [
-        record
-        for record in records
-        if f"{record.collection}/{record.name}".rstrip("/") == wanted.repository
-        # Of a file that was added, nobody said where it is from.
-        and (not named or record.registry in ("", named))
-        and (not wanted.version or record.version.startswith(wanted.version))
-        and (record.digest == str(wanted.digest) if wanted.digest else record.tag == wanted.tag)
-    ]

@@ -27,16 +27,18 @@ from typing import TYPE_CHECKING, Any
 from sregistry import messages
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
+from sregistry.own_config import foreign, load_local
 from sregistry.record import Record
 from sregistry.record import record as new_record
 from sregistry.reference import Reference, split_scheme
 from sregistry.secrets import overlay
-from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, clients, from_file, registry, unverified
+from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, registry, unverified
 from sregistry.settings import platform as parse_platform
 from sregistry.store import Store
 
 if TYPE_CHECKING:
     from sregistry.intake import Intake
+    from sregistry.library import Removal
     from sregistry.pipeline import Outcome
     from sregistry.progress import Display
     from sregistry.rebuild import Rebuild
@@ -102,17 +104,25 @@ class Container(Record):
 class Client:
     """One user's view: the settings, the catalog, and what can be done with both.
 
-    *environ* is what the jobs of a pull inherit; the secrets file is read where it counts.
+    *environ* is what the jobs of a pull inherit; the secrets file is read where it counts. *wrong* is what the
+    configuration file has against all that needs more of it than the names of client and catalog.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], *, wrong: ConfigError | None = None) -> None:
         self.settings = settings
+        self._wrong = wrong
         self.catalog = Catalog(settings.database)
         self.interactive = False
         self._environ = environ
 
     def __repr__(self) -> str:
         return f"<Client {self.settings.client} {self.catalog.path}>"
+
+    def _all_settings(self) -> Settings:
+        """Return the settings, all of which count. Raises ConfigError: the configuration file is wrong."""
+        if self._wrong is not None:
+            raise self._wrong
+        return self.settings
 
     def announce(self) -> None:
         """Say on stderr which client and catalog are used."""
@@ -141,25 +151,28 @@ class Client:
         found = (r for r in self.catalog.records() if all(word in f"{r.client}://{r.label}".lower() for word in words) and satisfies(r))
         return [Container.of(record, self.catalog) for record in found]
 
-    def find(self, uri: str) -> Container:
-        """Return the newest record that *uri* means. Raises CatalogError: there is none; InvalidReference.
+    def find(self, uri: str, *, platform: str | None = None, format: str | None = None) -> Container:
+        """Return the record that *uri* means: what `pull` would make of it (lookup.py).
+
+        Args:
+            uri: as `pull` takes it or `images` shows it, ``uri@version``, or the path of a file.
+            platform, format: which one, where there are several of a name.
+
+        Raises:
+            CatalogError: there is none; or several, which are listed.
+            InvalidReference, ConfigError: no name of an image, a platform or a format.
 
         >>> client.find("caffe2:17.10").uri
         'nvidia/caffe2:17.10'
         """
-        from sregistry.target import locate
+        return self._find(uri, platform, format)
 
-        known = overlay(self._environ)
-        client = self.settings.client
-        with contextlib.suppress(UsageError):
-            # What names a client or a registry means the same as when it is pulled: docker://nvcr.io/… is nvidia's.
-            scheme, rest = split_scheme(uri)
-            if scheme in clients() or Reference.parse(rest, registry="", collection="").registry:
-                owner, reference = locate(uri, client, known)
-                client = owner.client
-                uri = f"{client}://{reference}" + (f"@{reference.version}" if reference.version else "")
-        meant = registry(client, known)
-        return Container.of(self.catalog.find(uri, registry=meant.base, collection=meant.collection), self.catalog)
+    def _find(self, uri: str, platform: str | None, format: str | None, *, change: bool = False) -> Container:
+        """As `find`; with *change*, what is meant is no other registry's than `pull` would ask."""
+        from sregistry.lookup import Lookup
+
+        lookup = Lookup.of(self.catalog, self.settings, overlay(self._environ), platform_=platform, format_=format)
+        return Container.of(lookup.find(uri, change=change), self.catalog)
 
     def pull(
         self,
@@ -178,7 +191,7 @@ class Client:
         Args:
             uris: one, or several, which share layers and are made at once.
             name: of the file, for one image.
-            force: build again what is there.
+            force: build again what is there, also in the place of another image.
             no_cache: keep no layers.
             platform: os/architecture[/variant].
             format: sif, simg or sandbox.
@@ -189,7 +202,8 @@ class Client:
             The record of one, or a list for several, in their order.
 
         Raises:
-            PullError: some could not be made; `errors` says why, `pulled` holds those that were.
+            PullError: some could not be made, such as one whose file holds another image; `errors` says why, `pulled`
+                holds those that were.
             UsageError: a reference or a setting is wrong.
 
         >>> client.pull(["nvidia/caffe2:17.10", "nvidia/tensorflow:17.11"])
@@ -230,7 +244,7 @@ class Client:
         entry = {key: value for key, value in given.items() if value is not None}
         return pipeline.run(
             [{"uri": uri, **entry} for uri in uris],
-            replace(self.settings, refresh=refresh),
+            replace(self._all_settings(), refresh=refresh),
             environ=self._environ,
             force=force,
             no_cache=no_cache,
@@ -256,9 +270,10 @@ class Client:
         kept, _ = library.add(
             self.catalog,
             place,
-            self.settings.storage,
+            self._all_settings().storage,
             client=owner.client,
             reference=reference,
+            template=self.settings.filename,
             copy=copy,
             force=force,
             now=datetime.now(UTC),
@@ -306,10 +321,10 @@ class Client:
                 say(f"[{number}/{len(files)}] reading {file}")
                 yield file
 
-        found = inventory.read(reading(), self.settings, overlay(self._environ), collection=collection)
+        found = inventory.read(reading(), self._all_settings(), overlay(self._environ), collection=collection)
         return take_in(self.catalog, [*known, *found], dry_run=dry_run)
 
-    def mv(self, uri: str, path: str | Path) -> Container:
+    def mv(self, uri: str, path: str | Path, *, platform: str | None = None, format: str | None = None) -> Container:
         """Move an image's file to *path*, a folder or a new name. Raises as `find`; ImageError.
 
         >>> client.mv("nvidia/caffe2:17.10", "~/caffe2.sif").image
@@ -317,50 +332,74 @@ class Client:
         """
         from sregistry import library
 
-        return Container.of(library.move(self.catalog, self.find(uri), Path(path).expanduser()), self.catalog)
+        found = self._find(uri, platform, format, change=True)
+        return Container.of(library.move(self.catalog, found, Path(path).expanduser()), self.catalog)
 
-    def rename(self, uri: str, new: str) -> Container:
+    def rename(self, uri: str, new: str, *, platform: str | None = None, format: str | None = None) -> Container:
         """Give an image another name. Raises as `find`; ImageError; CatalogError: the name is taken.
+
+        It stays an image of its registry: a new name that says another one is a UsageError.
 
         >>> client.rename("nvidia/caffe2:17.10", "lab/caffe2:1")
         <Container 'lab/caffe2:1'>
         """
         from sregistry import library
-        from sregistry.target import locate
 
-        _, reference = locate(new, self.settings.client, overlay(self._environ))
-        return Container.of(library.rename(self.catalog, self.find(uri), reference), self.catalog)
+        found = self._find(uri, platform, format, change=True)
+        return Container.of(library.rename(self.catalog, found, self._given(new, found), self.settings.filename), self.catalog)
 
-    def tag(self, uri: str, new: str) -> Container:
-        """Give an image one more name, without another file. Raises as `find`; CatalogError: another image has the name.
+    def tag(self, uri: str, new: str, *, platform: str | None = None, format: str | None = None) -> Container:
+        """Give an image one more name, without another file. Raises as `rename`.
 
         >>> client.tag("nvidia/caffe2:17.10", "nvidia/caffe2:stable")
         <Container 'nvidia/caffe2:stable'>
         """
         from sregistry import library
-        from sregistry.target import locate
 
-        _, reference = locate(new, self.settings.client, overlay(self._environ))
-        kept, _ = library.tag(self.catalog, self.find(uri), reference, now=datetime.now(UTC))
+        found = self._find(uri, platform, format, change=True)
+        kept, _ = library.tag(self.catalog, found, self._given(new, found), now=datetime.now(UTC))
         return Container.of(kept, self.catalog)
 
-    def link(self, uri: str, folder: str | Path, *, engine: str, force: bool = False) -> list[Path]:
+    def _given(self, new: str, record: Record) -> Reference:
+        """Read a name that an image is to get. Raises UsageError: it says another registry than the image's."""
+        from sregistry.occupant import canonical
+        from sregistry.target import locate
+
+        owner, reference = locate(new, self.settings.client, overlay(self._environ))
+        scheme, rest = split_scheme(new)
+        says = scheme is not None or Reference.parse(rest, registry="", collection="").registry
+        if says and record.registry and canonical(record.registry) != canonical(owner.base):
+            hint = "leave the registry out of the new name"
+            raise UsageError(f"{new!r} is a name at {owner.base}, and {record.uri} is an image of {record.registry}", hint=hint)
+        return reference
+
+    def link(
+        self,
+        uri: str,
+        folder: str | Path,
+        *,
+        engine: str,
+        force: bool = False,
+        platform: str | None = None,
+        format: str | None = None,
+    ) -> list[Path]:
         """Place links to an image under the names that a workflow engine looks for, and return them.
 
         Args:
             uri: with its scheme, it is also taken as the workflow's own words.
             folder: where the engine keeps its images.
             engine: snakemake or nextflow.
-            force: replace files of those names.
+            force: replace files of those names, and links to other images.
+            platform, format: as for `find`.
 
         Raises:
-            CatalogError: no such image, or only in the registry; InvalidReference.
-            ImageError: a file has the name; the folder can't be written.
+            CatalogError: no such image, several, or only in the registry; InvalidReference.
+            ImageError: a file, or a link to another image, has the name; the folder can't be written.
             UsageError: an unknown engine; nothing says what a workflow calls the image.
 
         >>> client.link("docker://caffe2:17.10", "~/images", engine="nextflow")[0].name
         Traceback (most recent call last):
-        sregistry.errors.CatalogError: docker://registry-1.docker.io/library/caffe2:17.10: no such image ...
+        sregistry.errors.CatalogError: docker://caffe2:17.10: no such image ...
         >>> client.link("nvidia://caffe2:17.10", "~/images", engine="nextflow")[0].name
         'caffe2-17.10.img'
         """
@@ -368,14 +407,19 @@ class Client:
 
         if engine not in link.RULES:
             raise UsageError(f"engine {engine!r} is unknown", hint=f"one of {', '.join(link.RULES)}")
-        container = self.get(uri)
+        container = self.get(uri, platform=platform, format=format)
         if container.image is None:
             raise CatalogError(f"{container.uri} is in the registry only", hint=f"`sregistry pull {uri}`")
         names = [*([uri.strip()] if split_scheme(uri)[0] else []), *link.urls(container)]
         if not names:
             raise UsageError(f"{uri}: nothing says what a workflow calls this image", hint="write it as the workflow does: docker://…")
         place = Path.cwd() / Path(folder).expanduser()
-        return list(link.place(engine, place, Path(container.image).absolute(), names, force=force))
+        others = {
+            record.image: f"{record.registry}/{record.uri}"
+            for record in self.catalog.records()
+            if record.image and (record.registry, record.repository) != (container.registry, container.repository)
+        }
+        return list(link.place(engine, place, Path(container.image).absolute(), names, others, force=force))
 
     def check(self, *, deep: bool = False) -> list[tuple[Container, str]]:
         """Return the images whose files are gone or changed, and what is wrong. Raises CatalogError; ImageError: a file can't be read.
@@ -391,16 +435,38 @@ class Client:
         found = [(container, library.wrong(container, deep=deep)) for container in self.images()]
         return [(container, what) for container, what in found if what]
 
-    def rm(self, uri: str) -> None:
-        """Remove an image: its record, and its file unless another record needs it. Raises as `find`; ImageError.
+    def rm(self, uri: str, *, platform: str | None = None, format: str | None = None) -> None:
+        """Remove an image: its record, and its file unless another record needs it. Raises as `removals`.
 
         >>> client.rm("nvidia/caffe2:17.10")
         >>> client.images()
         []
         """
+        list(self.removals([uri], platform=platform, format=format))
+
+    def removals(
+        self, uris: Sequence[str], *, dry_run: bool = False, platform: str | None = None, format: str | None = None
+    ) -> Iterator[Removal]:
+        """Remove images, and yield what went with each: nothing does before all are found.
+
+        Args:
+            uris, platform, format: as for `find`, but of no other registry than `pull` would ask.
+            dry_run: remove nothing, yield what would go.
+
+        Raises:
+            As `find`. ImageError: what has the file's name is no image any more; or it can't be removed.
+
+        >>> [(removal.record.uri, removal.file.name) for removal in client.removals(["caffe2:17.10"], dry_run=True)]
+        [('nvidia/caffe2:17.10', 'nvidia-caffe2:17.10.sif')]
+        """
         from sregistry import library
 
-        library.remove(self.catalog, self.find(uri))
+        found = {record.id: record for record in (self._find(uri, platform, format, change=True) for uri in uris)}
+        planned = library.removals(self.catalog, list(found.values()))
+        for removal in planned:
+            if not dry_run:
+                library.remove(self.catalog, removal.record)
+            yield removal
 
     def labels(self, key: str | None = None, value: str | None = None) -> list[tuple[str, str, Container]]:
         """Return the labels of images as key, value and image, sorted; those of a key, or of a key and a value. Raises CatalogError.
@@ -434,7 +500,7 @@ class Client:
 
         return rebuild(self.find(uri))
 
-    def get(self, uri: str) -> Container:
+    def get(self, uri: str, *, platform: str | None = None, format: str | None = None) -> Container:
         """Return what `find` does; in a shell (`interactive`), print where it is as well. Raises CatalogError also if its file is gone.
 
         >>> client.get("nvidia/caffe2:17.10").location
@@ -443,7 +509,7 @@ class Client:
         Traceback (most recent call last):
         sregistry.errors.CatalogError: nvidia/caffe2:0.0: no such image in ...
         """
-        container = self.find(uri)
+        container = self.find(uri, platform=platform, format=format)
         if container.image is not None and not os.path.lexists(container.image):
             raise CatalogError(f"{container.uri} was at {container.image}, but is gone", hint="pull it again")
         if self.interactive:
@@ -467,7 +533,7 @@ class Client:
         """
         from sregistry.search import Search
 
-        meant = Search.parse(query, self.settings.client, overlay(self._environ))
+        meant = Search.parse(query, self._all_settings().client, overlay(self._environ))
         with self._connect(meant.settings) as connection:
             return meant.run(connection)
 
@@ -495,7 +561,7 @@ class Client:
         from sregistry.manifest import SIF, resolve
         from sregistry.target import locate
 
-        if self.settings.disable:
+        if self._all_settings().disable:
             raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
         wanted = parse_platform(platform, "platform") if platform else self.settings.platform
         settings, reference = locate(uri, self.settings.client, overlay(self._environ))
@@ -503,6 +569,8 @@ class Client:
             raise InvalidReference(f"{uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")
         with self._connect(settings) as connection, self._store() as store:
             resolved = resolve(connection, reference, wanted, store)
+        for line in resolved.warnings:
+            messages.logger().warning("%s: %s", resolved.uri, line)
         config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
         written = new_record(resolved, None, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)))
         kept, new = self.catalog.add(written)
@@ -544,7 +612,10 @@ def get_client(environ: Mapping[str, str] = os.environ) -> Client:
     <Client nvidia /.../.singularity/sregistry.json>
     """
     known = overlay(environ)
-    client = Client(Settings.load(file=from_file(), environ=known), environ)
+    settings, wrong = load_local(known)
+    client = Client(settings, environ, wrong=wrong)
+    for warning in filter(None, (foreign(), wrong)):
+        messages.logger().warning("%s", warning)
     if messages.shown(messages.Level.DEBUG):
         token = registry(client.settings.client, known).token
         messages.logger().debug("Headers found: %s", "Accept,Authorization" if token else "Accept")

@@ -16,7 +16,7 @@ from typing import Any
 from sregistry.errors import ConfigError
 
 #: Format of exploded layers; part of their key, raised when their bytes change.
-FORMAT = 2
+FORMAT = 3
 
 MIN_BLOCK, MAX_BLOCK, DEFAULT_BLOCK = 64 << 10, 1 << 20, 128 << 10
 
@@ -129,7 +129,7 @@ class Compression:
 
     @property
     def variant(self) -> str:
-        """The key's words as one, such as ``gzip-default-131072-2``."""
+        """The key's words as one, such as ``gzip-default-131072-3``."""
         return f"{self.codec.name.lower()}-{self.level}-{self.block_size}-{FORMAT}"
 
     def encoder(self) -> Encoder:

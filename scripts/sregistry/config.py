@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sregistry import batch, receipt
+from sregistry import batch, failure, receipt
 from sregistry.batch import Entry
 from sregistry.compression import Codec
 from sregistry.errors import ConfigError, SregistryError, UsageError, refuse
@@ -158,13 +158,15 @@ def _patterns(entries: Sequence[Entry], settings: Settings, environ: Mapping[str
     return found
 
 
-def outdated(targets: Sequence[Target], results: Path, *, refresh: bool) -> set[str]:
+def outdated(targets: Sequence[Target], results: Path, *, refresh: bool, again: bool = False) -> set[str]:
     """Return the keys of the images whose manifests in the results are not what is asked for.
 
     Args:
         refresh: all tags are to be asked again. What a digest names never changes.
+        again: tags are to be asked again if what they meant was never made, because of what was published.
     """
-    found = set()
+    tags = [(target.key, target.compression.variant) for target in targets if target.reference.digest is None and target.locked is None]
+    found = failure.unmade(results, tags) if again else set()
     for target in targets:
         if target.locked is not None:
             pinned = _named(results / target.key / "manifest.json")

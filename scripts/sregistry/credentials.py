@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
+from sregistry import limits
 from sregistry.errors import ConfigError
-from sregistry.registries import owners, rows
+from sregistry.registries import OWN, owners, packaged, rows, variable
 from sregistry.settings import RegistrySettings
+from sregistry.terminal import printable
 
 #: Seconds that a credential helper may take: it may ask for a passphrase.
 HELPER_TIME = 60.0
@@ -45,7 +47,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 #: The user name that stands for an identity token in a helper's answer.
 _IDENTITY = "<token>"
-_MAX_FILE = 4 << 20
 _NOT_FOUND = "credentials not found"
 
 
@@ -107,7 +108,7 @@ def secrets(credentials: Credentials) -> list[str]:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what other people's programs may know of an environment: nothing of our own, and no password."""
-    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in rows().values()}
+    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in (*packaged().values(), *rows().values())}
     return {name: value for name, value in environ.items() if not name.startswith("SREGISTRY_") and name not in withheld}
 
 
@@ -134,6 +135,10 @@ class Keyring:
             ConfigError: a source is broken; the message names it and shows nothing of it.
         """
         key = host, repository
+        if self._settings.exposed and host == self._settings.base:
+            switch = variable(self._settings.client, "NOHTTPS")
+            self._problems[f"nothing secret is sent over plain http because of {OWN}: export {switch}=yes"] = None
+            return None
         if key not in self._found:
             sources = (self._own(host), self._hub(host), self._pair(host), self._stored(host, repository), self._netrc(host))
             self._found[key] = next((found for source in sources for found in source), None)
@@ -145,8 +150,8 @@ class Keyring:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What kept helpers from giving credentials: it matters when a registry refuses."""
-        return tuple(self._problems)
+        """What kept credentials from being given: it matters when a registry refuses."""
+        return (*([self._settings.withheld] if self._settings.withheld else []), *self._problems)
 
     def secrets(self) -> list[str]:
         """Return everything found so far that must not show up."""
@@ -155,7 +160,7 @@ class Keyring:
 
     def _own(self, host: str) -> Iterator[Credentials]:
         settings = self._settings
-        if settings.token and host == settings.base:
+        if settings.token and host == settings.base and not settings.exposed:
             yield _password(settings.token_variable, settings.username or "token", settings.token)
 
     def _hub(self, host: str) -> Iterator[Credentials]:
@@ -163,9 +168,14 @@ class Keyring:
             yield from self._variables("SREGISTRY_DOCKERHUB_")
 
     def _pair(self, host: str) -> Iterator[Credentials]:
-        """A user name that is one registry's by definition goes there only, and no other goes there: an NGC key is not Docker Hub's."""
-        literal = {row.username for row in owners(host, self._environ) if row.username}
-        taken = {row.username for row in rows().values() if row.username}
+        """A user name that is one registry's by definition goes there only, and no other goes there: an NGC key is not Docker Hub's.
+
+        A row of the working folder can't have a name that the package gives to another registry.
+        """
+        fixed = {row.username for row in packaged().values() if row.username}
+        mine = [*(row for row in packaged().values() if host in row.names), *owners(host, self._environ)]
+        literal = {row.username for row in mine if row.username and not (row.own and row.username in fixed)}
+        taken = fixed | {row.username for row in rows().values() if row.username}
         for prefix in _PAIRS:
             for found in self._variables(prefix):
                 if found.username in literal if literal else found.username not in taken:
@@ -235,12 +245,13 @@ class Keyring:
         return [key for _, _, key in sorted(found)]
 
     def _names(self, host: str) -> list[str]:
-        """Return all names of a host's registry: Docker Hub has three."""
-        more = [name for row in rows().values() if host in row.names for name in row.names]
+        """Return all names of a host's registry: Docker Hub has three. What a row of the working folder calls a host opens nothing."""
+        more = [name for row in packaged().values() if host in row.names for name in row.names]
         return list(dict.fromkeys([host, *more]))
 
     def _is_hub(self, host: str) -> bool:
-        return self._settings.client == "docker" and host == self._settings.base
+        known = (*packaged()["docker"].names, self._environ.get(variable("docker", "BASE")))
+        return self._settings.client == "docker" and host == self._settings.base and host in known
 
     def _helper(self, name: object, host: str, path: Path) -> Iterator[Credentials]:
         """Ask a credential helper; what goes wrong is kept for the case that nothing else helps."""
@@ -315,7 +326,7 @@ def _ask_helper(program: str, server: str, environ: Mapping[str, str], limit: fl
         said = (done.stdout.strip() or done.stderr.strip()).decode(errors="replace")
         if _NOT_FOUND in said:
             return None
-        words = "".join(c if c.isprintable() else " " for c in said)[:120]
+        words = printable(" ".join(said.split()))[:120]
         raise _HelperError(f"{program} failed ({done.returncode})" + (f": {words}" if words else ""))
     try:
         answer = json.loads(done.stdout)
@@ -333,13 +344,13 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a configuration file, {} if there is none. Errors show nothing of its content."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_FILE + 1)
+            data = file.read(limits.OWN_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     try:
-        document = json.loads(data) if len(data) <= _MAX_FILE else None
+        document = json.loads(data) if len(data) <= limits.OWN_FILE else None
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

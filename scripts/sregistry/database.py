@@ -3,6 +3,7 @@
 ```
 <database>/sregistry.json             {"images": {"<id>": {record}}}, a line a record
 <database>/sregistry.json.lock        held while a record is written
+<database>/.sregistry.json.<token>    the next state, or the backup, in the making; what the dead left is swept
 <database>/sregistry.json.backup      the same before the last change
 <database>/manifests/<sha256>.json    all manifests of a record, named by their own digest
 ```
@@ -18,8 +19,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 import shlex
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,19 @@ from tinydb.middlewares import CachingMiddleware
 from tinydb.storages import Storage
 from tinydb.table import Document
 
+from sregistry import limits
+from sregistry.beneath import Root
 from sregistry.errors import CatalogError, from_oserror
-from sregistry.lease import lease
+from sregistry.lease import forsaken, lease
 from sregistry.store import write_atomic
 
 FILE = "sregistry.json"
+#: Seconds after which a new state that has not got its name yet counts as left behind.
+FORGOTTEN = 3600
+#: Bytes of the database that are read: some 2 kB a record.
+_LARGEST = 1 << 30
+_MANIFESTS = re.compile(r"([0-9a-f]{64})\.json")
+_LEFT = re.compile(rf"\.{re.escape(FILE)}\.([0-9]+|[0-9a-f]{{16}}|[0-9a-z_]{{8}})")
 _TABLE = "images"
 
 #: Id → document.
@@ -46,7 +58,7 @@ class Database:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        self._manifests = folder / "manifests"
+        self._files = Root(folder)
 
     def documents(self) -> Documents:
         """Return all documents. Raises CatalogError."""
@@ -82,9 +94,9 @@ class Database:
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Return the manifests that a document names. Raises CatalogError: they are gone, or are others."""
-        path = self._manifests / f"{name}.json"
+        path = self._files.path / _manifests(name)
         try:
-            text = path.read_bytes()
+            text = self._files.read(_manifests(name), limits.STORE_DOCUMENT)
             if hashlib.sha256(text).hexdigest() == name:
                 found: dict[str, Any] = json.loads(text)
                 return found
@@ -100,27 +112,38 @@ class Database:
             return rest
         text = json.dumps(document["metrics"], sort_keys=True, separators=(",", ":")).encode()
         name = hashlib.sha256(text).hexdigest()
-        path = self._manifests / f"{name}.json"
         with _writing():
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, text)
+            if not self._files.is_file(_manifests(name)):
+                self._files.make("manifests", stat.S_IMODE(self._files.path.stat().st_mode))
+                self._files.write(_manifests(name), text, 0o644)
         return {**rest, "manifests": name}
 
     def _forget(self, named: set[str]) -> None:
         """Remove what neither this state nor the one before names, which is the backup; what a process left that died, too."""
         with _writing():
-            for path in self._manifests.iterdir():
-                if path.suffix == ".json" and path.stem not in named:
-                    path.unlink(missing_ok=True)
+            for name, found in self._files.entries("manifests"):
+                ours = _MANIFESTS.fullmatch(name)
+                if ours and ours[1] not in named and stat.S_ISREG(found.st_mode):
+                    self._files.unlink(_manifests(ours[1]))
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             with _writing():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lease(Path(f"{self.path}.lock")))
+                lock = Path(f"{self.path}.lock")
+                stack.enter_context(lease(lock))
+                self._sweep(lock)
             yield
+
+    def _sweep(self, lock: Path) -> None:
+        """Remove what processes left that died while they waited or wrote; who holds the lock is the only one who writes."""
+        for name in forsaken(lock):
+            self._files.unlink(name)
+        now = self._files.stat(lock.name).st_mtime  # the file system's
+        for name, found in self._files.entries():
+            if _LEFT.fullmatch(name) and stat.S_ISREG(found.st_mode) and now - found.st_mtime > FORGOTTEN:
+                self._files.unlink(name)
 
 
 class _File(Storage):
@@ -131,12 +154,12 @@ class _File(Storage):
 
     def read(self) -> _Tables | None:
         try:
-            data = json.loads(self._path.read_bytes() or b"{}")
+            data = json.loads(Root(self._path.parent).read(self._path.name, _LARGEST) or b"{}")
         except FileNotFoundError:
             return None
         except OSError as error:
             raise from_oserror(error, CatalogError, "can't read the catalog") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             data = error
         valid = isinstance(data, dict) and all(
             isinstance(table, dict) and all(k.isdigit() and isinstance(d, dict) for k, d in table.items()) for table in data.values()
@@ -153,14 +176,22 @@ class _File(Storage):
 
     def _back_up(self) -> None:
         """Keep what is there: it was read before it is written, so it is good."""
-        aside = _backup(self._path).with_name(f".{self._path.name}.{os.getpid()}")
+        aside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         with contextlib.suppress(FileNotFoundError):
             try:
                 os.link(self._path, aside)
-            except PermissionError:  # of another user, or on a file system without links
-                shutil.copyfile(self._path, aside)
+            except OSError:  # of another user, or on a file system without links
+                if not _same(self._path, aside):  # NFS may have made the link and say that it is there (open(2))
+                    shutil.copyfile(self._path, aside)
             os.replace(aside, _backup(self._path))
         aside.unlink(missing_ok=True)  # two names of one file: then a rename does nothing
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _text(data: _Tables) -> bytes:
@@ -173,6 +204,10 @@ def _text(data: _Tables) -> bytes:
         for name, table in sorted(data.items())
     )
     return ("{" + ",\n".join(tables) + "}\n").encode()
+
+
+def _manifests(name: str) -> str:
+    return f"manifests/{name}.json"
 
 
 def _names(documents: Documents) -> Iterable[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sregistry import messages, secrets
+from sregistry import messages, secrets, trust
+from sregistry.filename import Template
+from sregistry.own_config import load_own
 from sregistry.registries import OWN, is_own, rows, variable
 from sregistry.settings import (
     CLIENT_SECRETS,
@@ -26,7 +28,8 @@ from sregistry.settings import (
 #: The keys of the configuration that are settings, in the order of its file.
 _KEYS = (
     *("client", "platform", "format", "compression.codec", "compression.level", "compression.block_size", "builder"),
-    *("storage", "database", "cache", "cache_from", "connections", "layer_limit", "refresh", "locked", "transfer", "docker_cmd"),
+    *("storage", "filename", "force", "database", "cache", "cache_from"),
+    *("connections", "layer_limit", "refresh", "locked", "transfer", "docker_cmd"),
 )
 
 
@@ -58,7 +61,7 @@ def effective(file: Mapping[str, Any], environ: Mapping[str, str]) -> list[Effec
         ConfigError: one of them is wrong.
     """
     known = secrets.overlay(environ)
-    settings = Settings.load(file=file, environ=known)
+    settings = load_own(known, file)
     origins = _Origins(environ, known)
     return [
         *_configured(settings, Choice({}, file, known), origins),
@@ -108,7 +111,7 @@ def _configured(settings: Settings, choice: Choice, origins: _Origins) -> Iterat
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [str(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, (Path, Template)) else value
 
 
 def _switches(settings: Settings, environ: Mapping[str, str], origins: _Origins) -> Iterator[Effective]:
@@ -117,6 +120,7 @@ def _switches(settings: Settings, environ: Mapping[str, str], origins: _Origins)
         (DISABLE, settings.disable),
         (DISABLE_CACHE, settings.disable_cache),
         (TMPDIR, settings.tmpdir),
+        (trust.VARIABLE, tuple(trust.words(settings.trust))),
         (CLIENT_SECRETS, path),
         (NOVERIFY, unverified(environ)),
         (messages.VARIABLE, messages.level(environ).name),

@@ -29,6 +29,8 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from sregistry.terminal import printable
+
 
 class SregistryError(Exception):
     """Anything that went wrong for a reason the user can understand."""
@@ -41,9 +43,9 @@ class SregistryError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """One line: the message and, after a semicolon, the hint."""
+        """One printable line: the message and, after a semicolon, the hint."""
         text = f"{self.message}; {self.hint}" if self.hint else self.message
-        return " ".join(text.split())
+        return printable(" ".join(text.split()))
 
 
 class UsageError(SregistryError):
@@ -146,7 +148,7 @@ def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> Sregi
     A colon that ends *what* stands before the file's name.
     """
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.filename is None:
+    if not isinstance(error.filename, str | bytes):  # none, or the number of an open file, which says nothing to a user
         return kind(f"{what.rstrip(':')}: {reason}", hint=_HINTS.get(error.errno or 0))
     where = f" {os.fsdecode(error.filename)}"
     return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))

@@ -19,6 +19,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sregistry import limits
+from sregistry.document import any_case
+from sregistry.platforms import Platform
+
 #: Version → the variables that hold it, as NVIDIA's images and those of the frameworks have them.
 VERSIONS: dict[str, tuple[str, ...]] = {
     "cuda": ("CUDA_VERSION",),
@@ -93,8 +97,6 @@ _REQUIRE, _NOT_REQUIRED = "NVIDIA_REQUIRE_", "NVIDIA_DISABLE_REQUIRE"
 _ON = ("1", "t", "T", "TRUE", "true", "True")
 _CONDITION = re.compile(r"([^<>=!,\s]+)(<=|>=|!=|<|>|=)([^<>=!,\s]+)")
 
-#: Bytes of labels, names and values, that are kept of one image.
-MAX_LABELS = 4096
 
 #: A way to satisfy a requirement: name → conditions such as `>=470`, all of which must hold. Brands without a
 #: sign are names, of which one must hold.
@@ -106,16 +108,20 @@ def facts(config: Mapping[str, Any], platform: str) -> dict[str, Any]:
 
     Args:
         config: the document (image-spec, config.md), as published.
-        platform: os/architecture[/variant]; what the config does not say is taken from it.
+        platform: os/architecture[/variant] of the image, which goes before what the config says; "" where it is not known.
     """
     inner = _table(config.get("config"))
-    env, labels = _environment(inner.get("Env")), _labels(inner.get("Labels"))
+    env, labels = _environment(any_case(inner, "Env")), _labels(any_case(inner, "Labels"))
     os, architecture, *_ = [*platform.split("/"), "", ""]
+    own = _platform(config)
+    other = own is not None and architecture != "" and (own.os, own.architecture) != (os, architecture)
     versions = _versions(env, labels)
     found: dict[str, Any] = {
-        "os": _text(config.get("os")) or os,
-        "architecture": _text(config.get("architecture")) or architecture,
-        "variant": _text(config.get("variant")),
+        "os": os or (own.os if own else _text(config.get("os"))),
+        "architecture": architecture or (own.architecture if own else ""),
+        "variant": own.variant if own and not other else None,
+        # That of an image whose index says another one.
+        "config_platform": str(own) if other else None,
         "created": _text(config.get("created")),
         **{name: labels.get(label, "") for name, label in _TEXTS.items()},
         "versions": versions,
@@ -124,6 +130,15 @@ def facts(config: Mapping[str, Any], platform: str) -> dict[str, Any]:
         "labels": kept(labels),
     }
     return {name: value for name, value in found.items() if value not in ("", None, [], {})}
+
+
+def _platform(config: Mapping[str, Any]) -> Platform | None:
+    """Return what the config says that it is for, None where it says nothing that can be read."""
+    try:
+        found = Platform.of(_text(config.get("os")), _text(config.get("architecture")), _text(config.get("variant")))
+    except ValueError:
+        return None
+    return found
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -175,11 +190,11 @@ def driver_of(cuda: tuple[int, ...]) -> str:
 
 
 def kept(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels, without the longest values where all would be more than MAX_LABELS bytes."""
+    """Return the labels, without the longest values where all would be more than limits.LABELS bytes."""
     sizes = {name: len(name.encode(errors="replace")) + len(value.encode(errors="replace")) for name, value in labels.items()}
     total, left = sum(sizes.values()), dict(labels)
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        if total <= MAX_LABELS:
+        if total <= limits.LABELS:
             break
         total -= sizes[name]
         del left[name]

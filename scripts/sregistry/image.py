@@ -15,32 +15,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import queue
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sregistry import sif
+from sregistry.beneath import discard, opened
 from sregistry.compression import Compression
 from sregistry.content import Contents
+from sregistry.copying import Copier, Follower, copy
 from sregistry.errors import ImageError, StoreError, from_oserror
+from sregistry.filename import neighbour
 from sregistry.index import Index
 from sregistry.oci import Digest, Platform
+from sregistry.provenance import is_sandbox
 from sregistry.rootfs import unpack
 from sregistry.sandbox import IMPLIED, Sandbox, lookup
 from sregistry.squashfs.format import PADDING, SUPERBLOCK
-from sregistry.squashfs.layout import Layout, Stretch
+from sregistry.squashfs.layout import Stretch
 from sregistry.squashfs.writer import arrange, plan
 from sregistry.store import sync
 from sregistry.tar import Kind
 
-#: Bytes copied at a time, so that hashing follows closely.
-_COPY = 16 << 20
+
+def unguarded() -> None:
+    """Have nothing against any file that is replaced."""
 
 
 def build(
@@ -52,6 +54,7 @@ def build(
     deffile: bytes,
     documents: Mapping[str, bytes],
     architecture: str | None,
+    guard: Callable[[], None] = unguarded,
 ) -> dict[str, Any]:
     """Build one image and publish it under *target*; return the receipt.
 
@@ -62,6 +65,7 @@ def build(
         created: seconds since 1970, the time of the image.
         deffile, documents: the SIF's other objects; see `metadata.sif_objects`.
         architecture: of the config, for an image without an ELF /bin/sh.
+        guard: raises ImageError where what has the name must stay; asked at the end, before anything is replaced.
 
     Returns:
         path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
@@ -73,15 +77,15 @@ def build(
         ImageError: what squashfs can't hold, or no space, or no permission.
         StoreError: an exploded layer is missing or damaged.
     """
-    layers = [Index.read(folder / "index") for folder in sandbox.folders]
+    layers = sandbox.indexes()
     if format == "sandbox":
-        return _directory(sandbox, layers, target, architecture)
+        return _directory(sandbox, layers, target, architecture, guard)
     with Contents(sandbox.folders, layers) as contents:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         rows, layout = arrange(sandbox, layers)
         start = len(prefix_of(format, deffile, documents, b"", PADDING, architecture=architecture, created=created))
-        with published(target, start + layout.end) as file, _Follower(file.fileno()) as follower:
-            with _Copier(file.fileno(), start, layout, contents, follower):
+        with published(target, start + layout.end, guard) as file, Follower(file.fileno()) as follower:
+            with Copier(file.fileno(), start + SUPERBLOCK.size, layout.stretches, layers, contents, follower):
                 # Of whatever level the data is: equal layers give equal tables, which not all levels do.
                 compression = Compression(codec=layers[0].codec, block_size=layers[0].block_size)
                 planned = plan(sandbox, layers, rows, layout, created=created, compression=compression)
@@ -107,7 +111,9 @@ def build(
     }
 
 
-def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform) -> dict[str, Any]:
+def take(
+    blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform, guard: Callable[[], None] = unguarded
+) -> dict[str, Any]:
     """Publish a SIF of the store under *target*, as it is; return the receipt.
 
     Args:
@@ -116,6 +122,7 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         ours: whether a damaged one may be removed.
         target: the image's final path; what is there is replaced at the end, at once.
         platform: what the image must be for; a SIF that does not say what it is for is for all.
+        guard: as for `build`.
 
     Returns:
         path, format, size in bytes, version (sha256 of the file), architecture.
@@ -125,7 +132,7 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         StoreError: the blob is missing or damaged on disk (it is removed then).
     """
     try:
-        file = blob.open("rb")
+        file = opened(blob, depth=3)
     except OSError as error:
         raise from_oserror(error, StoreError, "can't read") from error
     with file:
@@ -136,15 +143,15 @@ def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Plat
         if architecture.go not in (platform.architecture, sif.Architecture.UNKNOWN.go):
             raise ImageError(f"the SIF is for {architecture.go}, not for {platform.architecture}", hint="choose another platform or tag")
         size = os.fstat(file.fileno()).st_size
-        with published(target, size) as image, _Follower(image.fileno()) as follower:
+        with published(target, size, guard) as image, Follower(image.fileno(), digest.algorithm) as follower:
             follower.start()
             for done in copy(file.fileno(), image.fileno(), Stretch(0, 0, size), 0):
                 follower.reached(done)
             follower.finish()
-            if digest.algorithm == "sha256" and follower.hash.hexdigest() != digest.hex:
+            if follower.hashes[digest.algorithm].hexdigest() != digest.hex:
                 if not ours:
                     raise StoreError(f"{blob} is damaged on disk", hint="leave that folder out of `cache_from`, or repair it")
-                blob.unlink(missing_ok=True)
+                discard(blob, depth=3)
                 raise StoreError(f"{blob} was damaged on disk and is removed", hint="run again to fetch it anew")
     return {"path": str(target), "format": "sif", "size": size, "version": follower.hash.hexdigest(), "architecture": architecture.go}
 
@@ -164,115 +171,25 @@ def prefix_of(
     return sif.plan(deffile, documents, partition_size=size, architecture=architecture, created=created, image=number).prefix
 
 
-class _Follower:
-    """Hashes a file behind its writer, in a thread, while the bytes are still in memory."""
-
-    def __init__(self, handle: int) -> None:
-        self.hash = hashlib.sha256()
-        self._handle = handle
-        self._marks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Follower:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.finish(quiet=error is not None)
-
-    def finish(self, *, quiet: bool = False) -> None:
-        """Wait until all that was reached is hashed; an error is raised, unless *quiet*."""
-        self._marks.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-        if self._error and not quiet:
-            raise self._error
-
-    def start(self) -> None:
-        """Begin to hash, at the front, which must be written."""
-        self._thread.start()
-
-    def reached(self, end: int) -> None:
-        """Say that all bytes before *end* are written, or will be when it starts."""
-        self._marks.put(end)
-
-    def _run(self) -> None:
-        at = 0
-        try:
-            while (end := self._marks.get()) is not None:
-                while at < end:
-                    data = os.pread(self._handle, min(1 << 20, end - at), at)
-                    self.hash.update(data)
-                    at += len(data)
-        except OSError as error:
-            self._error = error
-
-
-class _Copier:
-    """Copies the layers' data to its place in the file, in a thread, while the tables are made.
-
-    Leaving the context waits for the end, or for a stop if it is left by an error.
-    """
-
-    def __init__(self, target: int, start: int, layout: Layout, contents: Contents, follower: _Follower) -> None:
-        self._target, self._at = target, start + SUPERBLOCK.size
-        self._layout, self._contents, self._follower = layout, contents, follower
-        self._stopped = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopped = error is not None
-        self._thread.join()
-        if self._error and error is None:
-            raise self._error
-
-    def _run(self) -> None:
-        at = self._at
-        try:
-            for stretch in self._layout.stretches:
-                for done in copy(self._contents.handle(stretch.layer), self._target, stretch, at):
-                    self._follower.reached(done)
-                    if self._stopped:
-                        return
-                at += stretch.size
-        except BaseException as error:  # noqa: BLE001 - raised where the context is left
-            self._error = error
-
-
-def copy(source: int, target: int, stretch: Stretch, at: int) -> Iterator[int]:
-    """Copy a stretch of bytes between files, inside the kernel (or by reflink) where both file systems can; yield how far it is."""
-    offset, left = stretch.offset, stretch.size
-    while left:
-        try:
-            done = os.copy_file_range(source, target, min(left, _COPY), offset, at)
-        except OSError:  # other file systems, or a kernel or mount that can't
-            done = os.pwrite(target, os.pread(source, min(left, 1 << 20), offset), at)
-        if not done:
-            raise ImageError("an exploded layer ends too early", hint="remove the store's folder 'exploded' and run again")
-        offset, at, left = offset + done, at + done, left - done
-        yield at
-
-
 @contextlib.contextmanager
 def _neighbour(target: Path) -> Iterator[Path]:
     """Give a temporary name beside *target*; what is left of it is removed."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:100]}.", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=neighbour(target.name), ignore_cleanup_errors=True) as folder:
             yield Path(folder) / "image"
     except OSError as error:
         raise from_oserror(error, ImageError, f"can't write the image {target}:") from error
 
 
 @contextlib.contextmanager
-def published(target: Path, size: int) -> Iterator[BufferedRandom]:
-    """Open a temporary neighbour; when the context ends well it gets its name."""
+def published(target: Path, size: int, guard: Callable[[], None] = unguarded) -> Iterator[BufferedRandom]:
+    """Open a temporary neighbour; when the context ends well, and *guard* does not raise, it gets its name.
+
+    A link of that name is replaced, not what is behind it.
+    """
     with _neighbour(target) as path:
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             raise ImageError(f"{target} is a directory", hint="remove it or choose another name")
         with path.open("w+b") as file:
             free = shutil.disk_usage(path.parent).free
@@ -283,27 +200,45 @@ def published(target: Path, size: int) -> Iterator[BufferedRandom]:
             yield file
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o755 & ~_umask())
-        path.replace(target)
+        _name(path, target, guard)
         sync(target.parent)
 
 
-def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None) -> dict[str, Any]:
+def _name(path: Path, target: Path, guard: Callable[[], None]) -> None:
+    """Give a whole file its name. What somebody else published under it meanwhile is replaced only if *guard* allows it."""
+    if not os.path.lexists(target):
+        try:
+            os.link(path, target, follow_symlinks=False)
+            path.unlink()
+            return
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links: a rename is as good, but for who comes in between
+            path.replace(target)
+            return
+    guard()
+    path.replace(target)
+
+
+def _directory(
+    sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None, guard: Callable[[], None]
+) -> dict[str, Any]:
     with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
         architecture = architecture_of(sandbox, layers, contents) or architecture
-        size = unpack(sandbox, layers, contents, path)
-        if target.exists() and not target.is_dir():
-            raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
+        unpacked = unpack(sandbox, layers, contents, path, kept=True)
+        lost = _closed(path, target.parent, unpacked.powers)
+        guard()
         old = path.with_name("old")
-        if target.exists():
+        if os.path.lexists(target):
+            _replaceable(target)
             target.rename(old)
         try:
             path.rename(target)
         except OSError:
-            if old.exists():
+            if os.path.lexists(old):
                 old.rename(target)
             raise
-        if old.exists():
-            remove(old)
+        remove(old)
         sync(target.parent)
     digest = hashlib.sha256()
     for folder in sandbox.folders:
@@ -311,22 +246,68 @@ def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architec
     return {
         "path": str(target),
         "format": "sandbox",
-        "size": size,
+        "size": unpacked.size,
         "version": digest.hexdigest(),
         "architecture": architecture,
         "inodes": len(set(sandbox.source)),
         "dropped_xattrs": [],
+        "lost": lost,
     }
 
 
-def remove(folder: Path) -> None:
-    """Remove a directory tree whose directories may forbid it to their owner."""
-    for base, names, _ in os.walk(folder):
-        for name in names:
-            path = Path(base, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
+def _closed(path: Path, storage: Path, powers: Sequence[str]) -> list[str]:
+    """Close a sandbox to others where it would lend them rights; return what of the image is lost with that, in words."""
+    if not powers:
+        return []
+    some = f"{len(powers)}, such as {powers[0]}"
+    if os.geteuid() != 0:
+        return [f"set-uid and set-gid bits of files ({some}), which would lend your rights to others"]
+    if not _is_open(storage):
+        return []
+    path.chmod(0o700)
+    return [f"the mode of its root, 0700 here, as others could use set-id files, capabilities or devices ({some})"]
+
+
+def _is_open(folder: Path) -> bool:
+    """Tell whether others than the owner may come into a folder: an access list shows in the group's bits."""
+    folder = folder.resolve()
+    return all(place.stat().st_mode & 0o011 for place in (folder, *folder.parents))
+
+
+def _replaceable(target: Path) -> None:
+    """Check that a sandbox may take a name: a link's, a sandbox's, an empty directory's. Raises ImageError."""
+    if target.is_symlink() or is_sandbox(target):
+        return
+    if not target.is_dir():
+        raise ImageError(f"{target} is no directory", hint="remove it or choose another name")
+    if next(target.iterdir(), None) is not None:
+        raise ImageError(f"{target} is a directory and no image", hint="move it away or choose another name")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a directory tree whose directories may forbid it to their owner; one that is gone is no error.
+
+    No link is followed, neither *path* itself nor one inside. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+            return
+        _open_up(path.name, None, path.parent)
+        for _, names, _, handle in os.fwalk(path, follow_symlinks=False):
+            for name in names:
+                _open_up(name, handle)
+        shutil.rmtree(path)
+
+
+def _open_up(name: str, parent: int | None, folder: Path | None = None) -> None:
+    """Let the owner into a directory, but not through a link that took its place."""
+    with contextlib.suppress(NotADirectoryError):
+        handle = os.open(name if folder is None else folder / name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        finally:
+            os.close(handle)
 
 
 def architecture_of(sandbox: Sandbox, layers: Sequence[Index], contents: Contents) -> str | None:

@@ -1,10 +1,13 @@
 """The index of an exploded layer: its entries in tar order, as columns.
 
 ```
-| magic 8 | Header | kind u8[n] | mode u16[n] | uid u32[n] | … one array a column … | heap_at u64[2n+1]
+| magic 8 | Header | identity | kind u8[n] | mode u16[n] | uid u32[n] | … one array a column … | heap_at u64[2n+1]
 | block words u32[] | fragment starts u64[] | fragment words u32[] | fragment lengths u32[] | xattrs_at u64[x+1]
-| heap: path, link, path, link … | xattr heap | sha256 of all before, 32 |
+| heap: path, link, path, link … | xattr heap | sha256 of each stretch of `data`, 32 each | sha256 of all before, 32 |
 ```
+
+The identity, `<diff_id> <variant>`, is the layer's name: an index under another name is found out, and so is
+`data` that is not this index's, or has changed, by the digests of its stretches of STRETCH bytes (the last is shorter).
 
 Columns instead of records: a million entries load in milliseconds and cost some 70 bytes each.
 Little-endian; the file is checked against its own digest when it is read. `start`, `first_block`,
@@ -23,14 +26,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from sregistry.beneath import opened
 from sregistry.compression import Codec
-from sregistry.errors import LayerError, StoreError, from_oserror
+from sregistry.errors import StoreError, from_oserror
 from sregistry.tar import Entry
 
 MAGIC = b"SRXLAYER"
 #: No fragment, no extended attributes.
 NONE = 0xFFFFFFFF
 RAW = 1 << 24
+#: Bytes of `data` that have a digest in common; whoever uses a part of them reads them all.
+STRETCH = 1 << 20
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -54,12 +60,20 @@ _COLUMNS = {
 }
 
 
+class DamagedLayer(StoreError):
+    """An exploded layer is gone, damaged, or another one: `folder`, which can be made anew from its blob."""
+
+    def __init__(self, folder: Path, message: str) -> None:
+        super().__init__(message, hint=f"remove the folder {folder}; the next run makes it anew")
+        self.folder = folder
+
+
 class Header(NamedTuple):
     """The fixed part after the magic; sizes in bytes."""
 
     block_size: int
     codec: int
-    reserved: int
+    identity: int
     entries: int
     blocks: int
     fragments: int
@@ -90,6 +104,9 @@ class Index:
         self.codec = codec
         self.block_size = block_size
         self.data_size = 0
+        self.identity = b""
+        self.stretches = b""
+        self.digest = b""
         for name, code in _COLUMNS.items():
             setattr(self, name, array(code))
         self.heap_at = array("Q", [0])
@@ -130,10 +147,12 @@ class Index:
         """Return the set of extended attributes that the column `xattr` names so."""
         data = bytes(self._xattr_heap[self.xattrs_at[number] : self.xattrs_at[number + 1]])
         found = []
-        while data:
-            names, values = struct.unpack_from("<II", data)
-            found.append((data[8 : 8 + names], data[8 + names : 8 + names + values]))
-            data = data[8 + names + values :]
+        at = 0
+        while at < len(data):
+            names, values = struct.unpack_from("<II", data, at)
+            middle, end = at + 8 + names, at + 8 + names + values
+            found.append((data[at + 8 : middle], data[middle:end]))
+            at = end
         return tuple(found)
 
     def blocks(self, row: int) -> Sequence[int]:
@@ -172,12 +191,21 @@ class Index:
             self.xattrs_at.append(len(self._xattr_heap))
         return number
 
-    def write(self, path: Path) -> None:
-        """Write the index. Raises OSError."""
+    def stretch(self, number: int) -> tuple[int, int, bytes]:
+        """Return the start, the end and the sha256 of a stretch of `data`."""
+        start = number * STRETCH
+        return start, min(start + STRETCH, self.data_size), self.stretches[number * _DIGEST : (number + 1) * _DIGEST]
+
+    def summed(self) -> Iterable[tuple[int, int, bytes]]:
+        """Yield all stretches, in order."""
+        return map(self.stretch, range(len(self.stretches) // _DIGEST))
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the index; then it knows its `digest`. Raises OSError."""
         header = Header(
             block_size=self.block_size,
             codec=self.codec,
-            reserved=0,
+            identity=len(self.identity),
             entries=len(self),
             blocks=len(self.words),
             fragments=len(self.fragment_start),
@@ -187,48 +215,61 @@ class Index:
             xattr_heap_size=len(self._xattr_heap),
         )
         digest = hashlib.sha256()
-        with path.open("wb") as file:
-            parts = [little(column) for _, column, _ in self._arrays(header)]
-            for part in (MAGIC, _HEADER.pack(*header), *parts, bytes(self._heap), bytes(self._xattr_heap)):
-                digest.update(part)
-                file.write(part)
-            file.write(digest.digest())
+        parts = [little(column) for _, column, _ in self._arrays(header)]
+        heaps = (bytes(self._heap), bytes(self._xattr_heap), self.stretches)
+        for part in (MAGIC, _HEADER.pack(*header), self.identity, *parts, *heaps):
+            digest.update(part)
+            file.write(part)
+        self.digest = digest.digest()
+        file.write(self.digest)
 
     @classmethod
-    def read(cls, path: Path, *, merging: bool = False) -> Index:
-        """Read an index, and check all of it.
+    def read(cls, path: Path, *, merging: bool = False, expected: bytes | None = None) -> Index:
+        """Read the index of an exploded layer, and check all of it.
 
         Args:
+            path: in the layer's folder, in a store.
             merging: keep only paths, links and kinds, a third of it.
+            expected: its `digest`, if that is known.
 
         Raises:
-            StoreError: it can't be read, or its bytes are damaged.
+            DamagedLayer: it can't be read, its bytes are damaged, or it is another one.
         """
         try:
-            with path.open("rb") as file:
-                index = cls._read(file, os.fstat(file.fileno()).st_size, merging=merging)
+            with opened(path, depth=4) as file:
+                index = cls.parse(file, merging=merging)
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't read") from error
+            raise DamagedLayer(path.parent, from_oserror(error, StoreError, "can't read").message) from error
         if index is None:
-            raise StoreError(f"{path} is damaged", hint=f"remove the folder {path.parent}; the next run makes it anew")
+            raise DamagedLayer(path.parent, f"{path} is damaged")
+        if expected is not None and index.digest != expected:
+            raise DamagedLayer(path.parent, f"{path} is another one than when the layer was exploded")
         return index
 
     @classmethod
-    def _read(cls, file: IO[bytes], size: int, *, merging: bool) -> Index | None:
-        """Read the file column by column, so that it is in memory once; None if it is damaged."""
+    def parse(cls, file: IO[bytes], *, merging: bool) -> Index | None:
+        """Read the file column by column, so that it is in memory once; None if it is damaged. Raises OSError."""
+        size = os.fstat(file.fileno()).st_size
         head = file.read(len(MAGIC) + _HEADER.size)
         if len(head) < len(MAGIC) + _HEADER.size or head[:8] != MAGIC:
             return None
         header = Header(*_HEADER.unpack_from(head, len(MAGIC)))
         index = cls(Codec.GZIP, header.block_size)
         arrays = index._arrays(header)
-        rest = sum(column.itemsize * count for _, column, count in arrays) + header.heap_size + header.xattr_heap_size
+        stretches = _DIGEST * -(-header.data_size // STRETCH)
+        rest = sum(column.itemsize * count for _, column, count in arrays)
+        rest += header.identity + header.heap_size + header.xattr_heap_size + stretches
         if size != len(head) + rest + _DIGEST:
             return None
         digest = hashlib.sha256(head)
+        index.identity = file.read(header.identity)
+        digest.update(index.identity)
         for name, empty, count in arrays:
             column = array(empty.typecode)
-            column.fromfile(file, count)
+            try:
+                column.fromfile(file, count)
+            except EOFError:  # it gets shorter while it is read
+                return None
             digest.update(column)
             if merging and name not in _MERGING:
                 continue
@@ -237,9 +278,13 @@ class Index:
             setattr(index, name, column)
         index._heap = file.read(header.heap_size)
         index._xattr_heap = file.read(header.xattr_heap_size)
-        digest.update(index._heap)
-        digest.update(index._xattr_heap)
-        if file.read() != digest.digest():
+        index.stretches = file.read(stretches)
+        for part in (index._heap, index._xattr_heap, index.stretches):
+            digest.update(part)
+        index.digest = digest.digest()
+        if file.read(_DIGEST + 1) != index.digest:
+            return None
+        if header.codec not in list(Codec):
             return None
         index.codec = Codec(header.codec)
         index.data_size = header.data_size
@@ -257,12 +302,6 @@ class Index:
             "xattrs_at": header.xattr_sets + 1,
         }
         return [(name, getattr(self, name), count) for name, count in counts.items()]
-
-
-def check(entry: Entry, name: str) -> None:
-    """Refuse what no file system holds. Raises LayerError that shows the path."""
-    if len(entry.path) > 0xFFFF or len(entry.link) > 0xFFFF:
-        raise LayerError(f"{name}: a path of more than 65,535 bytes: {entry.path[:60]!r}…")
 
 
 def little(column: array[int]) -> bytes:

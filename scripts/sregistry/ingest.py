@@ -7,19 +7,23 @@ ingest/<algorithm>-<hex>.partial   always the first bytes of the blob, in order 
 Who writes holds the digest's lock. What was received stays when a transfer breaks off or the process
 dies; the next one, on any node, reads it again for the digest and goes on behind it. A partial file is
 never made shorter: an owner that was taken for dead may still hold it, and publish it.
+
+A partial file is its user's alone until it is whole. What somebody else has left under its name, a link or
+a file that others may write among it, is not written to: it goes if it may, and another name is taken if not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
+import secrets
+import stat
+from io import FileIO
 from types import TracebackType
-from typing import IO
 
 from sregistry.errors import DigestMismatch, StoreError, TransferError
 from sregistry.oci import Digest
-from sregistry.store import Store, sync
+from sregistry.store import Store, partials
 
 _READ = 1 << 20
 
@@ -31,22 +35,23 @@ class Ingest:
 
     Args:
         store: where the blob goes.
-        partial: where it is until it is whole.
         size: in bytes, where it is known.
     """
 
-    def __init__(self, store: Store, partial: Path, digest: Digest, size: int | None) -> None:
+    def __init__(self, store: Store, digest: Digest, size: int | None) -> None:
         self.position = 0
-        self._store, self._partial, self._final = store, partial, store.blob(digest)
+        self._store, self._files = store, store.files
+        self._final = store.files.name(store.blob(digest))
+        self._partial, _ = self._names = partials(digest)
         self._digest, self._size = digest, size
         self._hash = digest.hasher()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._kept = 0
         self._published = False
 
     def __enter__(self) -> Ingest:
         try:
-            self._file = self._open(os.O_CREAT)
+            self._file = self._open()
             while data := self._file.read(_READ):
                 self._hash.update(data)
                 self.position += len(data)
@@ -77,8 +82,8 @@ class Ingest:
         assert self._file is not None
         try:
             self._file.close()
-            self._partial.unlink(missing_ok=True)
-            self._file = self._open(os.O_CREAT | os.O_EXCL)
+            self._files.unlink(self._partial)
+            self._file = self._files.create(self._partial)
         except OSError as error:
             raise self._store.failed(error) from error
         self._hash = self._digest.hasher()
@@ -110,22 +115,24 @@ class Ingest:
 
     def _publish(self) -> None:
         assert self._file is not None
-        self._file.flush()
         os.fsync(self._file.fileno())
         if not self._is_own():
-            if self._final.exists():
+            if self._files.is_file(self._final):
                 return  # whoever took over has verified it
-            raise StoreError(f"{self._partial}: another process has taken over", hint="run again; was this one asleep for long?")
-        self._store.folder(self._final.parent)
-        os.replace(self._partial, self._final)
-        sync(self._final.parent)
+            partial = self._store.root / self._partial
+            raise StoreError(f"{partial}: another process has taken over", hint="run again; was this one asleep for long?")
+        os.fchmod(self._file.fileno(), self._store.file_mode)
+        folder = self._final.rpartition("/")[0]
+        self._store.folder(self._store.root / folder)
+        self._files.rename(self._partial, self._final)
+        self._files.sync(folder)
 
     def _is_own(self) -> bool:
         """Tell whether the partial file is the one that was written here, and all of it."""
         assert self._file is not None
         own = os.fstat(self._file.fileno())
         try:
-            return os.path.samestat(self._partial.stat(), own) and own.st_size == self.position
+            return os.path.samestat(self._files.stat(self._partial), own) and own.st_size == self.position
         except FileNotFoundError:
             return False
 
@@ -142,12 +149,33 @@ class Ingest:
             with contextlib.suppress(OSError):
                 self._file.close()
             if (wrong or not self.position) and not self._published:
-                self._partial.unlink(missing_ok=True)
+                self._files.unlink(self._partial)
 
-    def _open(self, flags: int) -> IO[bytes]:
-        self._store.folder(self._partial.parent)
-        handle = os.open(self._partial, os.O_RDWR | flags, 0o600)
-        with contextlib.suppress(PermissionError):  # another user's, who has seen to it
-            os.fchmod(handle, self._store.file_mode)
-        # Unbuffered: what is counted in `position` is in the file.
-        return os.fdopen(handle, "r+b", buffering=0)
+    def _open(self) -> FileIO:
+        """Open what is there of the blob and is ours, else a new file. Raises OSError."""
+        self._store.folder(self._store.root / "ingest")
+        for name in self._names:
+            self._partial = name
+            with contextlib.suppress(OSError):
+                return self._files.resume(name)
+        for name in self._names:
+            self._partial = name
+            if self._vacated():
+                with contextlib.suppress(FileExistsError):
+                    return self._files.create(name)
+        # In a folder where nobody may remove what is another one's; it can't be gone on with by name.
+        self._partial = f"{self._names[1].removesuffix('.partial')}.{secrets.token_hex(8)}.partial"
+        return self._files.create(self._partial)
+
+    def _vacated(self) -> bool:
+        """Remove what is in the way under the name of the partial file, but for what another user has received."""
+        try:
+            found = self._files.stat(self._partial)
+            if stat.S_ISREG(found.st_mode) and found.st_uid != os.geteuid():
+                return False
+            self._files.unlink(self._partial)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        return True

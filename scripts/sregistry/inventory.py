@@ -7,7 +7,7 @@ nvcr.io+nvidia+caffe2+17.10.sqsh, nvidia+caffe2+17.10.sqsh       ─▶ nvidia/c
 caffe2_mine.sif, caffe2.img                                      ─▶ <collection>/caffe2:mine, where a collection is given
 ```
 
-A definition that does more than name an image says what the image began as, not what it is. Apptainer's file
+Apptainer's file
 names drop the collection, those of Nextflow write ``/`` and ``:`` as the same ``-``: they tell no name.
 """
 
@@ -19,10 +19,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from sregistry import library, sif
-from sregistry.document import load_json
+from sregistry import provenance
 from sregistry.errors import SregistryError, from_oserror
 from sregistry.facts import facts
 from sregistry.intake import Skipped
@@ -34,11 +32,8 @@ from sregistry.target import locate
 #: Endings of image files; what has another one is not looked at.
 ENDINGS = frozenset({".sif", ".simg", ".img", ".sqsh", ".squashfs", ".sqfs"})
 
-_DEFFILE = re.compile(r"\s*bootstrap:\s*docker\s*\n\s*from:\s*(?P<image>\S+)\s*", re.IGNORECASE)
 _OURS = re.compile(r"(?P<collection>[^-]+)-(?P<name>.+):(?P<tag>[^:]+)")
 _OTHER = re.compile(r"(?P<name>[^_]+(?:_[^_]+)*?)(?:_(?P<tag>[^_]+))?")
-#: What of an image's own objects is read at most; the largest seen had some tens of thousands.
-_LARGEST = 4 << 20
 
 
 def images(folder: Path) -> list[Path]:
@@ -86,13 +81,12 @@ def read(
 
 def _record(file: Path, settings: Settings, environ: Mapping[str, str], collection: str | None) -> Record | Skipped:
     """Return the record of a file. Raises ImageError: no whole image."""
-    form, architecture = library.recognize(file)
-    objects = _objects(file) if form == "sif" else {}
-    named = _name(file, objects.get("deffile", b""), settings, environ, collection)
+    said = provenance.read(file)
+    named = _name(file, said.source, settings, environ, collection)
     if named is None:
         return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add --name` it")
     client, reference = named
-    platform = f"linux/{architecture}" if architecture else ""
+    platform = f"linux/{said.architecture}" if said.architecture else ""
     return Record(
         client=client,
         collection=reference.collection,
@@ -102,41 +96,20 @@ def _record(file: Path, settings: Settings, environ: Mapping[str, str], collecti
         url="",
         registry=reference.registry,
         digest=str(reference.digest or ""),
-        version=library.digest(file),
+        version=provenance.digest(file),
         image=str(file),
         size=file.stat().st_size,
         compressed_size=0,
         created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime(TIME),
-        format=form,
+        format=said.format,
         platform=platform,
-        facts=facts(_config(objects), platform),
+        facts=facts({"config": said.config} if said.config else {}, platform),
     )
 
 
-def _objects(file: Path) -> dict[str, bytes]:
-    """Return the definition file and the JSON documents of a SIF image, by name. Raises ImageError."""
-    found: dict[str, bytes] = {}
-    with file.open("rb") as opened:
-        for item in sif.parse(opened)[1]:
-            known = item.data_type in (sif.DataType.DEFFILE, sif.DataType.GENERIC_JSON)
-            if known and item.size <= _LARGEST:
-                opened.seek(item.offset)
-                found["deffile" if item.data_type == sif.DataType.DEFFILE else item.title] = opened.read(item.size)
-    return found
-
-
-def _config(objects: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return what a SIF keeps of the image's config: ours and Apptainer's have `oci-config.json`."""
-    with contextlib.suppress(SregistryError):
-        return {"config": load_json(objects["oci-config.json"], "oci-config.json")} if "oci-config.json" in objects else {}
-    return {}
-
-
-def _name(
-    file: Path, deffile: bytes, settings: Settings, environ: Mapping[str, str], collection: str | None
-) -> tuple[str, Reference] | None:
+def _name(file: Path, source: str, settings: Settings, environ: Mapping[str, str], collection: str | None) -> tuple[str, Reference] | None:
     """Return client and reference of an image; None where nothing tells it."""
-    for text, registry in _texts(file, deffile.decode(errors="replace"), collection):
+    for text, registry in _texts(file, source, collection):
         with contextlib.suppress(SregistryError):
             if registry:
                 owner, reference = locate(text, settings.client, environ)
@@ -145,13 +118,10 @@ def _name(
     return None
 
 
-def _texts(file: Path, deffile: str, collection: str | None) -> Iterator[tuple[str, bool]]:
+def _texts(file: Path, source: str, collection: str | None) -> Iterator[tuple[str, bool]]:
     """Yield what the image may be called, the surest first, and whether the registry is known with it."""
-    if match := _DEFFILE.fullmatch(deffile):
-        host = match["image"].partition("/")[0]
-        known = "/" in match["image"] and ("." in host or ":" in host or host == "localhost")
-        # What the definition names without a host is Docker Hub's.
-        yield (match["image"] if known else f"docker://{match['image']}"), True
+    if source:
+        yield source, True
     stem = file.stem
     if match := _OURS.fullmatch(stem):
         yield f"{match['collection']}/{match['name']}:{match['tag']}", False

@@ -1,7 +1,7 @@
 """Images' files together with their records: taken in, moved, renamed, tagged, removed.
 
 ```
-add       FILE ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>, recorded
+add       FILE ─▶ <storage>/<name by the template filename>, recorded
 move      the file to another place, and its record after it
 rename    the record, and the file where its name was the image's and no other record's
 tag       one more record of the same file
@@ -16,29 +16,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from sregistry import image, sif
+from sregistry import filename, image, provenance
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ImageError, from_oserror
+from sregistry.filename import FORMATS, Template
+from sregistry.oci import Platform
 from sregistry.record import TIME, Record
 from sregistry.reference import Reference
-from sregistry.settings import FORMATS
-from sregistry.squashfs.format import SUPERBLOCK, Superblock
 from sregistry.store import sync
-
-#: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
-_SQUASHFS = b"hsqs"
 
 
 def add(
-    catalog: Catalog, file: Path, storage: Path, *, client: str, reference: Reference, copy: bool, force: bool, now: datetime
+    catalog: Catalog,
+    file: Path,
+    storage: Path,
+    *,
+    client: str,
+    reference: Reference,
+    template: Template,
+    copy: bool,
+    force: bool,
+    now: datetime,
 ) -> tuple[Record, bool]:
     """Take an image file into the storage folder and record it.
 
@@ -46,22 +51,25 @@ def add(
         file: a SIF, a squashfs image, or a sandbox directory; moved, unless *copy*.
         client: whose image it counts as.
         reference: what it is called from now on.
+        template: makes the file's name.
         force: replace what has its place.
 
     Returns:
         The record, and whether it is new.
 
     Raises:
-        ImageError: no image, its place is taken, or it can't be moved. CatalogError.
+        ImageError: no image, its place is taken, or it can't be moved. ConfigError: no file can have the name. CatalogError.
     """
     if file.is_symlink() and not copy:
         raise ImageError(f"{file} is a link, which is not moved", hint="name the file itself, or say --copy")
-    form, architecture = recognize(file)
-    target = storage / f"{reference.filename}{FORMATS[form]}"
+    form, architecture = provenance.recognize(file)
+    platform = Platform(architecture=architecture) if architecture else None
+    made = template.name(reference, client=client, platform=platform, format=form)
+    target = storage / filename.checked(made, storage, str(reference))
     if os.path.lexists(target) and not force and not _same(file, target):
         raise ImageError(f"{target} is there already", hint="remove it, or say --force")
     with _failing("can't read"):
-        version = "" if form == "sandbox" else digest(file)
+        version = "" if form == "sandbox" else provenance.digest(file)
         size = 0 if form == "sandbox" else file.stat().st_size
     if not _same(file, target):
         _place(file, target, copy=copy, force=force)
@@ -80,7 +88,7 @@ def add(
         compressed_size=0,
         created_at=now.strftime(TIME),
         format=form,
-        platform=f"linux/{architecture}" if architecture else "",
+        platform=str(platform or ""),
     )
     try:
         return catalog.add(record)
@@ -99,8 +107,11 @@ def move(catalog: Catalog, record: Record, place: Path) -> Record:
     return _follow(catalog, record, source, target)
 
 
-def rename(catalog: Catalog, record: Record, reference: Reference) -> Record:
-    """Give an image another name; its file gets it too, where it had the old one and no other name. Raises ImageError, CatalogError."""
+def rename(catalog: Catalog, record: Record, reference: Reference, template: Template) -> Record:
+    """Give an image another name; its file gets it too, where it had the old one and no other name.
+
+    Raises ImageError, CatalogError; ConfigError: no file can have the name.
+    """
     records = catalog.records()
     if _named(records, record, reference):
         raise CatalogError(f"{reference.uri} is on record already", hint="remove it, or choose another name")
@@ -108,11 +119,9 @@ def rename(catalog: Catalog, record: Record, reference: Reference) -> Record:
     if record.image is None:
         return catalog.replace(named)
     source = _local(record)
-    old = record.uri.replace("/", "-")
-    ending = FORMATS.get(record.format, source.suffix)
-    if source.name != f"{old}{ending}" or any(other.image == record.image for other in records if other.id != record.id):
+    if source.name != _filename(record, template) or any(other.image == record.image for other in records if other.id != record.id):
         return catalog.replace(named)  # it was given a name of its own, or several
-    target = source.with_name(f"{reference.filename}{ending}")
+    target = source.with_name(filename.checked(_filename(named, template), source.parent, reference.uri))
     if os.path.lexists(target):
         raise ImageError(f"{target} is there already", hint="remove it, or choose another name")
     return _follow(catalog, named, source, target)
@@ -129,17 +138,53 @@ def tag(catalog: Catalog, record: Record, reference: Reference, *, now: datetime
     return catalog.add(replace(_name(record, reference), id=0, created_at=now.strftime(TIME)))
 
 
-def remove(catalog: Catalog, record: Record) -> None:
-    """Remove a record and, unless another one needs it, the file. Raises CatalogError, ImageError: the file stays."""
-    catalog.remove(record)
-    if record.image is None or any(other.image == record.image for other in catalog.records()):
-        return
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removal:
+    """What goes with an image: its record and, unless it is None, a file of so many bytes."""
+
+    record: Record
+    file: Path | None
+    size: int
+
+
+def removals(catalog: Catalog, records: Sequence[Record]) -> list[Removal]:
+    """Return what goes with images, one after the other: a file with its last record, unless it is gone.
+
+    Raises:
+        ImageError: what has the file's name is no image any more: it is somebody's work, and stays.
+    """
+    left = {record.id: record.image for record in catalog.records()}
+    found = []
+    for record in records:
+        left.pop(record.id, None)
+        found.append(_removal(record, keep=record.image in left.values()))
+    return found
+
+
+def _removal(record: Record, *, keep: bool) -> Removal:
+    if keep or record.image is None or not os.path.lexists(record.image):
+        return Removal(record=record, file=None, size=0)
     path = Path(record.image)
-    with _failing(f"{record.uri} is off the record, but its file stays: can't remove"), contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            image.remove(path)
-        else:
-            path.unlink()
+    if not path.is_symlink() and not provenance.looks_like_one(path):
+        what = "a directory and no image" if path.is_dir() else "no image"
+        raise ImageError(f"{path}, which is on record as {record.uri}, is {what}", hint="nothing is removed: move it away first")
+    with _failing("can't read"):
+        return Removal(record=record, file=path, size=_size(path))
+
+
+def remove(catalog: Catalog, record: Record) -> None:
+    """Remove a record and, unless another one needs it, the file; of a link the link alone.
+
+    Raises:
+        CatalogError; ImageError: the file stays, or, as `removals`, both.
+    """
+    removals(catalog, [record])
+    catalog.remove(record)
+    # Once more: a record may have come to the file meanwhile.
+    (gone,) = removals(catalog, [record])
+    if gone.file is not None:
+        with _failing(f"{record.uri} is off the record, but its file stays: can't remove"):
+            image.remove(gone.file)
 
 
 def wrong(record: Record, *, deep: bool = False) -> str | None:
@@ -157,14 +202,14 @@ def wrong(record: Record, *, deep: bool = False) -> str | None:
         size = path.stat().st_size
         if size != record.size:
             return f"has {size} bytes, not {record.size}"
-        if deep and record.version and len(record.version) == 64 and digest(path) != record.version:
+        if deep and record.version and len(record.version) == 64 and provenance.digest(path) != record.version:
             return "has other bytes than were recorded"
     return None
 
 
 def _named(records: Iterable[Record], record: Record, reference: Reference) -> list[Record]:
-    """Return the records of *record*'s registry that have a name."""
-    return [r for r in records if (r.client, r.registry, r.uri) == (record.client, record.registry, reference.uri)]
+    """Return the records that have a name: those of *record*'s registry, and those whose names were given here."""
+    return [r for r in records if r.uri == reference.uri and (r.is_renamed or (r.client, r.registry) == (record.client, record.registry))]
 
 
 def _name(record: Record, reference: Reference) -> Record:
@@ -189,37 +234,19 @@ def _local(record: Record) -> Path:
     return Path(record.image)
 
 
-def recognize(file: Path) -> tuple[str, str | None]:
-    """Return the format of an image file or sandbox, and its architecture, if it says so. Raises ImageError: no image."""
-    with _failing("can't read"):
-        if file.is_dir():
-            if not (file / ".singularity.d").is_dir():
-                raise ImageError(f"{file} is no sandbox: it has no .singularity.d", hint="name an image file, or a sandbox directory")
-            return "sandbox", None
-        with file.open("rb") as opened:
-            head = opened.read(len(sif.LAUNCH_LINE) + SUPERBLOCK.size)
-            superblock = head.removeprefix(sif.LAUNCH_LINE)
-            if superblock.startswith(_SQUASHFS):
-                used = Superblock._make(SUPERBLOCK.unpack(superblock[: SUPERBLOCK.size].ljust(SUPERBLOCK.size, b"\0"))).bytes_used
-                end = len(head) - len(superblock) + used
-                if end > file.stat().st_size:
-                    raise ImageError(f"{file} is cut: it has {file.stat().st_size} of {end} bytes", hint="get it again")
-                return "simg", None
-            opened.seek(0)
-            try:
-                header, objects = sif.parse(opened)
-            except ImageError as error:
-                raise ImageError(f"{file} is no image: {error.message}", hint="SIF and squashfs files and sandboxes are taken") from error
-    if not any(item.data_type == sif.DataType.PARTITION for item in objects):
-        raise ImageError(f"{file} is no image: it has no file system")
-    architecture = sif.Architecture.read(header.architecture)
-    return "sif", None if architecture is sif.Architecture.UNKNOWN else architecture.go
+def _filename(record: Record, template: Template) -> str:
+    """Return the name that the file of a record has by the template."""
+    if record.format not in FORMATS:
+        return ""
+    platform = Platform.parse(record.platform) if record.platform else None
+    return template.name(record.reference, client=record.client, platform=platform, format=record.format)
 
 
-def digest(file: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits. Raises OSError."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a directory; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(os.lstat(os.path.join(base, name)).st_size for base, _, names in os.walk(path) for name in names)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -250,7 +277,7 @@ def _place(source: Path, target: Path, *, copy: bool, force: bool) -> None:
                     raise ImageError(f"{source} can't become {target}: a directory stays on its file system") from None
                 if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
                     raise
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        beside = target.with_name(f"{filename.neighbour(target.name)}{os.getpid()}")
         try:
             shutil.copy2(source, beside)
             sync(beside)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sregistry.errors import ImageError, from_oserror
+from sregistry.filename import neighbour
 from sregistry.record import Record
 from sregistry.reference import DEFAULT_TAG
 from sregistry.registries import rows
@@ -67,16 +68,17 @@ def urls(record: Record) -> list[str]:
     return [f"{_SCHEME}{name}{end}" for name in names for end in ends]
 
 
-def place(engine: str, folder: Path, image: Path, names: list[str], *, force: bool = False) -> Iterator[Path]:
-    """Place links to *image* in *folder*, which is made; yield each. One of an earlier image gives way.
+def place(engine: str, folder: Path, image: Path, names: list[str], others: Mapping[str, str], *, force: bool = False) -> Iterator[Path]:
+    """Place links to *image* in *folder*, which is made; yield each. A link to what the image was before gives way.
 
     Args:
         engine: one of RULES.
         names: what workflows call the image, as `urls`.
-        force: replace files too, such as the engine's own.
+        others: path → name of other images: engines write several names as one, and a link to another image stays.
+        force: replace files too, such as the engine's own, and links to other images.
 
     Raises:
-        ImageError: a file has the name; the folder can't be written.
+        ImageError: a file, or a link to another image, has the name; the folder can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,9 @@ def place(engine: str, folder: Path, image: Path, names: list[str], *, force: bo
             path = folder / name
             if os.path.lexists(path) and not path.is_symlink() and not force:
                 raise ImageError(f"{path} is there already, and is no link", hint="remove it, or say --force")
+            other = others.get(os.path.normpath(folder / path.readlink())) if path.is_symlink() and not force else None
+            if other is not None:
+                raise ImageError(f"{path} is a link to {other}, another image", hint="choose another folder, or say --force")
             if not (path.is_symlink() and path.readlink() == image):
                 _link(path, image)
             yield path
@@ -93,7 +98,7 @@ def place(engine: str, folder: Path, image: Path, names: list[str], *, force: bo
 
 def _link(path: Path, image: Path) -> None:
     """Have *path* be a link, at once: an engine that looks finds the one before or this one."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    aside = path.with_name(f"{neighbour(path.name)}{secrets.token_hex(4)}")
     aside.symlink_to(image)
     try:
         aside.replace(path)

@@ -15,32 +15,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
+from sregistry import limits
+from sregistry.address import Address, from_header
 from sregistry.auth import CATALOG
 from sregistry.document import listed, wrong
 from sregistry.errors import DocumentError, RegistryError, TransferError, UnavailableError
 from sregistry.reference import Reference, is_repository, is_tag
 from sregistry.registry import PAGE
+from sregistry.versions import version
 
 if TYPE_CHECKING:
     from sregistry.registry import Page, RegistryClient
-
-#: How long a list may be: real ones have some thousand names, a few pages.
-MAX_PAGES, MAX_NAMES = 1000, 500_000
 
 _TARGET = re.compile(r"[\s,]*<([^>]*)>")
 _PARAMETER = re.compile(
     r"""\s*;\s*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?)?""",
     re.DOTALL,
 )
-_DIGITS = re.compile(r"([0-9]+)")
 #: A tag of what belongs to an image, and is none: a signature, an SBOM (distribution-spec, "Referrers Tag Schema"; cosign).
 _BELONGS = re.compile(r"sha(256|512)-[0-9a-f]{64,128}(\..*)?")
 
 
 def tags(client: RegistryClient, reference: Reference) -> list[str]:
-    """Return the tags of a repository, by `natural`: the newest version last.
+    """Return the tags of a repository, the newest version last.
 
     What is no tag by the grammar, nobody can pull: it is left out, as are tags of signatures and the like.
 
@@ -49,25 +48,19 @@ def tags(client: RegistryClient, reference: Reference) -> list[str]:
         AuthenticationError: refused.
         DocumentError: the list is malformed; the message names the key.
     """
-    return sorted((tag for tag in _names(client, reference, "tags", is_tag) if not _BELONGS.fullmatch(tag)), key=natural)
+    return sorted((tag for tag in _names(client, reference, "tags", is_tag) if not _BELONGS.fullmatch(tag)), key=version)
 
 
 def repositories(client: RegistryClient) -> list[str]:
-    """Return the repositories of a registry that lists them, by `natural`. Raises as `tags`; most registries refuse."""
+    """Return the repositories of a registry that lists them, in the order of `version`. Raises as `tags`; most registries refuse."""
     reference = Reference(registry=client.settings.base, repository=CATALOG, tag=None)
     try:
-        return sorted(_names(client, reference, "repositories", is_repository), key=natural)
+        return sorted(_names(client, reference, "repositories", is_repository), key=version)
     except (UnavailableError, TransferError):
         raise
     except RegistryError as error:
         hint = "many registries list them to nobody: name a repository, and its tags are listed"
         raise type(error)(error.message, hint=hint) from error
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return what to sort names by: numbers in them count as numbers, so 24.9 comes before 24.10."""
-    parts = _DIGITS.split(name.lower())
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], name
 
 
 def next_of(headers: Iterable[str]) -> str | None:
@@ -95,7 +88,9 @@ def _names(client: RegistryClient, reference: Reference, key: str, valid: Callab
     asked: set[str] = set()
     following: str | None = None
     where = reference.registry if reference.repository == CATALOG else f"{reference.registry}/{reference.repository}"
-    for _ in range(MAX_PAGES):
+    until = client.patience.clock() + limits.LIST_SECONDS
+    idle = 0
+    for _ in range(limits.LIST_PAGES):
         try:
             page = client.get_page(reference, following)
             names = _read(page, key)
@@ -103,7 +98,8 @@ def _names(client: RegistryClient, reference: Reference, key: str, valid: Callab
             raise DocumentError(f"{where}: {error.message}", hint="check that this host is a registry") from error
         before = len(found)
         found.update(filter(valid, names))
-        if len(found) > MAX_NAMES:
+        idle = 0 if len(found) > before else idle + 1
+        if len(found) > limits.LIST_NAMES or idle > limits.LIST_IDLE_PAGES or client.patience.clock() > until:
             break
         following = _following(client, reference, page, names if len(found) > before else [])
         if following is None:
@@ -134,7 +130,7 @@ def _following(client: RegistryClient, reference: Reference, page: Page, new: li
     target = next_of(page.links)
     if target is not None:
         try:
-            return urljoin(page.url, target)
+            return Address.parse(page.url).join(from_header(target)).url
         except ValueError:
             raise RegistryError(f"{reference.registry} goes on with its list at no web address", hint="this is refused") from None
     if len(new) >= PAGE:

@@ -23,6 +23,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from sregistry.errors import ConfigError
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     import logging
@@ -116,5 +117,15 @@ def logger() -> logging.Logger:
     return found
 
 
+_warned: set[str] = set()
+
+
+def warn(line: str) -> None:
+    """Warn, once a process."""
+    if line not in _warned:
+        _warned.add(line)
+        logger().warning("%s", line)
+
+
 def _print(record: logging.LogRecord) -> None:
-    print(f"{record.levelname} {' '.join(record.getMessage().split())}", file=sys.stderr, flush=True)
+    print(f"{record.levelname} {printable(' '.join(record.getMessage().split()))}", file=sys.stderr, flush=True)

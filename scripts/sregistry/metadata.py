@@ -34,6 +34,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from sregistry.document import whole
 from sregistry.environment import DIRECTORIES, FOLDER, LINKS, SCRIPTS, STARTSCRIPT, USER_ENVIRONMENT, USER_ENVIRONMENT_TEXT
 from sregistry.errors import DocumentError
 from sregistry.oci import ImageConfig
@@ -49,7 +50,6 @@ _MAGIC = 'eval "set ${SINGULARITY_OCI_RUN}"'
 _LATEST = 0xFFFFFFFF
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 
@@ -195,6 +195,8 @@ def runscript(config: ImageConfig, *, docker_cmd: bool) -> str:
         docker_cmd: Cmd takes Entrypoint's place (SREGISTRY_DOCKER_CMD); without a Cmd, Entrypoint stays.
     """
     entrypoint, cmd = config.entrypoint or (), config.cmd or ()
+    if cmd == ("",) and (docker_cmd or not entrypoint):
+        cmd = ()  # an argument it may be, a program it is none
     if docker_cmd and cmd:
         entrypoint, cmd = cmd, ()
     if not entrypoint and not cmd:
@@ -236,16 +238,16 @@ def _quote(word: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """Encode; half a character, which JSON can escape, becomes U+FFFD, as in Docker."""
-    return _SURROGATE.sub("\ufffd", text).encode()
+    """Encode; half a character, which no encoding has, becomes U+FFFD, as in Docker."""
+    return whole(text).encode()
 
 
 def _json(value: Mapping[str, object], *, indent: str | None = None, sort: bool = False) -> bytes:
     separators = (",", ":") if indent is None else (",", ": ")
     try:
-        return _bytes(json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort))
-    except RecursionError:
-        raise DocumentError("config: nested too deeply") from None
+        return _bytes(json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort, allow_nan=False))
+    except (RecursionError, ValueError):  # no config that `load_json` has read
+        raise DocumentError("config: nested too deeply, or a number that is none") from None
 
 
 def tarball(members: Iterable[Member], mtime: int) -> bytes:

@@ -15,65 +15,21 @@ Sources: OCI image-spec 1.1 (descriptor.md, image-index.md, manifest.md, config.
 from __future__ import annotations
 
 import base64
-import hashlib
+import contextlib
 import json
-import platform as _platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sregistry import refusal
-from sregistry.document import listed, load_json, optional_text, table, text, wrong
-from sregistry.errors import ConfigError, DocumentError
+from sregistry import limits, refusal
+from sregistry.digest import Digest as Digest  # noqa: PLC0414 - a part of the documents
+from sregistry.document import any_case, limited, listed, load_json, optional_text, table, wrong
+from sregistry.errors import DocumentError
+from sregistry.platforms import Platform as Platform  # noqa: PLC0414 - a part of the documents
 
 if TYPE_CHECKING:
     from sregistry.schema1 import Schema1
-
-_DIGEST_LENGTHS = {"sha256": 64, "sha512": 128}
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """``sha256:`` + 64 or ``sha512:`` + 128 lower-case hexadecimal digits (image-spec, descriptor.md)."""
-
-    text: str
-
-    def __post_init__(self) -> None:
-        if not _DIGEST.fullmatch(self.text):
-            raise DocumentError(f"{self.text!r} is no digest (sha256: and 64 hexadecimal digits, lower case)")
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def algorithm(self) -> str:
-        return self.text.partition(":")[0]
-
-    @property
-    def hex(self) -> str:
-        return self.text.partition(":")[2]
-
-    def hasher(self) -> hashlib._Hash:
-        """Return a new hash object of this digest's algorithm."""
-        return hashlib.new(self.algorithm)
-
-    def matches(self, data: bytes) -> bool:
-        """Tell whether *data* has this digest."""
-        return hashlib.new(self.algorithm, data).hexdigest() == self.hex
-
-    @classmethod
-    def parse(cls, value: str, key: str) -> Digest:
-        """Read a digest. Raises DocumentError that names the key."""
-        if not _DIGEST.fullmatch(value):
-            wrong(key, "a sha256 or sha512 digest", value)
-        return cls(value)
-
-    @classmethod
-    def of(cls, data: bytes) -> Digest:
-        """Return the sha256 digest of *data*."""
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
 
 
 class MediaType:
@@ -92,9 +48,14 @@ class MediaType:
     SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
     SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 
+    #: In place of a config, in an artifact that has none (manifest.md, "Guidance for an Empty Descriptor").
+    EMPTY = "application/vnd.oci.empty.v1+json"
+
     MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
     INDEXES = (OCI_INDEX, DOCKER_LIST)
     CONFIGS = (OCI_CONFIG, DOCKER_CONFIG)
+    #: Types that say nothing of what they stand for: the content decides.
+    VAGUE = ("", "application/json", "application/octet-stream", "text/plain", "text/html")
 
     #: One header for every manifest request: some registries answer an index only when it is asked for.
     #: Schema 1 comes last: it is for who has nothing else.
@@ -109,88 +70,26 @@ _LAYER_TYPE = re.compile(
 #: The types of a layer that is a SIF: Singularity before 3.7 misspelt its own, others leave out or swap a part.
 _SIF_TYPE = re.compile(r"appli(c|ci)ation/vnd\.sylabs\.sif\.layer(\.v1)?[.+](sif|tar)")
 
+#: Keys of a manifest or an index that decide what it means.
+_MANIFEST_KEYS = frozenset(("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests"))
+#: The types of an index's entries that may lead to an image.
+_IN_INDEX = (*MediaType.MANIFESTS, *MediaType.INDEXES, *MediaType.VAGUE)
+#: Ranks of entries that have to be looked into, behind all that say what they are for.
+_LAST = 1_000_000
+#: In the annotations of an index's entry: BuildKit's attestation of another entry.
+_ATTESTATION = "vnd.docker.reference.type"
 #: In `os.features` of an entry that only nydus can read (oci-to-sif.md §16).
 _NYDUS = "nydus.remoteimage.v1"
 #: In a layer's annotations: its tar stream has entries that are no files of the image.
 _STARGZ = "containerd.io/snapshot/stargz/toc.digest"
 
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "x86-64": "amd64",
-    "i386": "386",
-    "i686": "386",
-    "aarch64": "arm64",
-    "armhf": "arm",
-    "armel": "arm",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "loongarch64": "loong64",
-}
-_VARIANTS = {"armhf": "v7", "armel": "v6", "armv7l": "v7", "armv6l": "v6"}
+
+class NoImage(DocumentError):
+    """A document that describes no container image: a chart, a signature, an SBOM …"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Platform:
-    """Operating system, architecture and variant, in Go's names (image-spec, image-index.md)."""
-
-    os: str = "linux"
-    architecture: str
-    variant: str | None = None
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-    @classmethod
-    def parse(cls, text: str) -> Platform:
-        """Read ``architecture``, ``os/architecture`` or ``os/architecture/variant``.
-
-        Machine names (``x86_64``, ``aarch64``, ``armhf``) become Go's, by containerd's rules.
-
-        Raises:
-            ConfigError: the text has another shape.
-        """
-        parts = text.strip().split("/")
-        if len(parts) == 1:
-            parts = ["linux", *parts]
-        if not all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) for part in parts) or len(parts) > 3:
-            raise ConfigError(f"platform {text!r}: expected os/architecture[/variant]", hint="such as linux/amd64 or linux/arm64")
-        given = parts[1].lower()
-        variant = parts[2].lower() if len(parts) == 3 else _VARIANTS.get(given)
-        if variant and variant.isdigit():
-            variant = "v" + variant
-        architecture = _ARCHITECTURES.get(given, given)
-        if (architecture, variant) == ("arm64", "v8"):
-            variant = None
-        return cls(os=parts[0].lower(), architecture=architecture, variant=variant)
-
-    @classmethod
-    def host(cls) -> Platform:
-        """Return the platform of this machine."""
-        return cls.parse(_platform.machine() or "amd64")
-
-    def rank(self, offered: Platform) -> int | None:
-        """Say how well *offered* serves this request: lower is better, None is not at all.
-
-        An equal variant is best; amd64 and arm64 then accept any; 32-bit arm accepts the highest
-        variant that is not above the requested one (spec: containerd's platform order).
-        """
-        if (self.os, self.architecture) != (offered.os, offered.architecture):
-            return None
-        if self.variant == offered.variant:
-            return 0
-        if self.architecture != "arm":
-            return 1
-        wanted, given = _arm(self.variant or "v7"), _arm(offered.variant or "v7")
-        return None if given > wanted else 1 + wanted - given
-
-
-#: What an index entry without a platform counts as, by go-containerregistry's rule.
+#: What an image counts as that says nowhere what it is for, by go-containerregistry's rule.
 UNNAMED = Platform(architecture="amd64")
-
-
-def _arm(variant: str) -> int:
-    digits = re.sub(r"\D", "", variant)
-    return int(digits) if digits else 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,20 +120,20 @@ class Descriptor:
             sized: a size must be there, as the specification has it; manifest.json may say that none is known.
         """
         item = table(value, key)
-        digest = Digest.parse(text(item, "digest", key), f"{key}.digest")
+        digest = Digest.parse(item.get("digest"), f"{key}.digest")
         size = item.get("size")
-        if not (type(size) is int and size >= 0) and (sized or size is not None):
+        if not (type(size) is int and 0 <= size <= limits.DECLARED_SIZE) and (sized or size is not None):
             wrong(f"{key}.size", "a size in bytes", size)
         urls = listed(item.get("urls") or [], f"{key}.urls")
-        platform = item.get("platform")
+        platform = table(item.get("platform") or {}, f"{key}.platform")
         annotations = table(item.get("annotations") or {}, f"{key}.annotations")
         return cls(
-            media_type=_media_type(text(item, "mediaType", key)),
+            media_type=_media_type(item.get("mediaType") or "", f"{key}.mediaType"),
             digest=digest,
             size=size,
             urls=tuple(str(url) for url in urls),
-            platform=None if platform is None else _platform_of(platform, f"{key}.platform"),
-            features=() if platform is None else tuple(map(str, listed(platform.get("os.features") or [], f"{key}.platform.os.features"))),
+            platform=_platform_of(platform, f"{key}.platform"),
+            features=tuple(map(str, listed(platform.get("os.features") or [], f"{key}.platform.os.features"))),
             artifact_type=optional_text(item, "artifactType", key),
             annotations={name: value for name, value in annotations.items() if isinstance(value, str)},
             data=_embedded(item, digest, size, key),
@@ -255,38 +154,57 @@ class Descriptor:
         return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
 
 
+class Unsound(NamedTuple):
+    """An entry of an index that can't be read: the platform that it is for, as far as it says so, and what is wrong."""
+
+    platform: Platform | None
+    error: DocumentError
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
-    """An OCI image index or a Docker manifest list."""
+    """An OCI image index or a Docker manifest list; `unsound` are entries that can't be read, which harm nobody else."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
+    unsound: tuple[Unsound, ...] = ()
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Index:
-        items = listed(document.get("manifests"), "manifests")
+        """Read an index. Raises DocumentError: it has no list of entries."""
+        sound: list[Descriptor] = []
+        unsound: list[Unsound] = []
+        items = _items(document, "manifests")
+        limited("manifests", len(items), "INDEX_ENTRIES", limits.INDEX_ENTRIES)
+        for i, item in enumerate(items):
+            try:
+                sound.append(Descriptor.parse(item, f"manifests[{i}]"))
+            except DocumentError as error:
+                platform = None
+                with contextlib.suppress(DocumentError):
+                    platform = _platform_of(table(table(item, "").get("platform"), ""), "")
+                unsound.append(Unsound(platform, error))
         return cls(
-            media_type=_media_type(document.get("mediaType") or MediaType.OCI_INDEX),
-            manifests=tuple(Descriptor.parse(item, f"manifests[{i}]") for i, item in enumerate(items)),
+            media_type=_media_type(document.get("mediaType") or MediaType.OCI_INDEX, "mediaType"),
+            manifests=tuple(sound),
+            unsound=tuple(unsound),
         )
 
     def choose(self, wanted: Platform) -> list[Descriptor]:
-        """Return the entries that may serve *wanted*, best first, else in list order.
+        """Return the entries that may serve *wanted*, best first.
 
-        An entry without a platform counts as UNNAMED; nested
-        indexes without a platform come last, to be looked into. Attestations carry unknown/unknown
-        and so never match; what only nydus can read is passed over.
+        The order of the list decides between equals alone. Entries without a platform come last, as they have to be
+        looked into: manifests, then indexes. Attestations carry unknown/unknown and so never match; what only nydus
+        can read is passed over.
         """
-        ranked: list[tuple[int, int, Descriptor]] = []
-        for position, entry in enumerate(self.manifests):
-            if _NYDUS in entry.features:
+        ranked: list[tuple[int, str, Descriptor]] = []
+        for entry in self.manifests:
+            if _NYDUS in entry.features or entry.media_type not in _IN_INDEX or _ATTESTATION in entry.annotations:
                 continue
-            if entry.media_type in MediaType.INDEXES and entry.platform is None:
-                ranked.append((1000, position, entry))
-                continue
-            rank = wanted.rank(entry.platform or UNNAMED)
-            if rank is not None and entry.media_type in (*MediaType.MANIFESTS, *MediaType.INDEXES):
-                ranked.append((rank, position, entry))
+            if entry.platform is None:
+                ranked.append((_LAST + (entry.media_type in MediaType.INDEXES), "", entry))
+            elif (rank := wanted.rank(entry.platform)) is not None:
+                ranked.append((rank, str(entry.platform), entry))
         return [entry for _, _, entry in sorted(ranked, key=lambda item: item[:2])]
 
     def platforms(self) -> list[str]:
@@ -311,9 +229,11 @@ class Manifest:
             DocumentError: malformed, or an artifact that is no image (Helm chart, signature, SBOM …).
         """
         config = Descriptor.parse(document.get("config"), "config")
-        layers = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(listed(document.get("layers"), "layers")))
+        items = _items(document, "layers")
+        limited("layers", len(items), "IMAGE_LAYERS", limits.IMAGE_LAYERS)
+        layers = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(items))
         artifact = optional_text(document, "artifactType", "") or ""
-        media_type = _media_type(document.get("mediaType") or MediaType.OCI_MANIFEST)
+        media_type = _media_type(document.get("mediaType") or MediaType.OCI_MANIFEST, "mediaType")
         if len(layers) == 1 and layers[0].is_sif:
             return Sif(media_type=media_type, config=config, layer=layers[0])
         _refuse(artifact, config, layers)
@@ -330,20 +250,33 @@ class Sif:
 
 
 def _refuse(artifact: str, config: Descriptor, layers: tuple[Descriptor, ...]) -> None:
-    """Refuse what is no image made of layers, by its name where it is known. Raises DocumentError."""
+    """Refuse what is no image made of layers, by its name where it is known. Raises DocumentError.
+
+    A config of another type than an image's may be an image's all the same: `ImageConfig.parse` decides.
+    """
     # manifest.md: artifactType says that the manifest is no image, whatever its config's type
     for kind in (artifact, config.media_type):
         if row := refusal.find(kind.lower()):
-            raise DocumentError(f"not a container image but {row.what} ({kind})", hint=row.hint)
+            raise _refused(row)(f"not a container image but {row.what} ({kind})", hint=row.hint)
     for i, layer in enumerate(layers):
         for kind in (layer.media_type, *layer.annotations):
             if row := refusal.find(kind):
-                raise DocumentError(f"layers[{i}] is {row.what} ({kind})", hint=row.hint)
-    if config.media_type not in MediaType.CONFIGS or (artifact and artifact not in MediaType.CONFIGS):
-        raise DocumentError(f"not a container image but an artifact of type {artifact or config.media_type}", hint="name an image")
-    for i, layer in enumerate(layers):
-        if not _LAYER_TYPE.fullmatch(layer.media_type):
-            raise DocumentError(f"layers[{i}]: type {layer.media_type} is no layer of a container image")
+                raise _refused(row)(f"layers[{i}] is {row.what} ({kind})", hint=row.hint)
+    if config.media_type == MediaType.EMPTY or (artifact and artifact not in MediaType.CONFIGS):
+        raise no_image(artifact or config.media_type)
+    odd = [(i, layer.media_type or "none") for i, layer in enumerate(layers) if not _LAYER_TYPE.fullmatch(layer.media_type)]
+    if odd:
+        image = len(odd) < len(layers) and config.media_type in MediaType.CONFIGS
+        raise (DocumentError if image else NoImage)("layers[{}]: type {} is no layer of a container image".format(*odd[0]))
+
+
+def _refused(row: refusal.Refusal) -> type[DocumentError]:
+    return DocumentError if row.image else NoImage
+
+
+def no_image(media_type: str) -> NoImage:
+    """Return the error of an artifact whose type nobody knows."""
+    return NoImage(f"not a container image but an artifact of type {media_type or 'none'}", hint="name an image")
 
 
 def parse_manifest(data: bytes) -> Index | Manifest | Sif | Schema1:
@@ -361,14 +294,18 @@ def parse_manifest(data: bytes) -> Index | Manifest | Sif | Schema1:
         from sregistry.schema1 import Schema1  # stands on this module
 
         return Schema1.parse(document)
-    declared = document.get("mediaType")
-    if isinstance(declared, str) and (row := refusal.find(_media_type(declared))):
-        raise DocumentError(f"not a container image but {row.what} ({declared})", hint=row.hint)
+    declared = document.get("mediaType") or None
+    if isinstance(declared, str) and (row := refusal.find(_media_type(declared, "mediaType"))):
+        raise NoImage(f"not a container image but {row.what} ({declared})", hint=row.hint)
+    # Go, which reads keys in any case, would see another document.
+    for key in document.keys() - _MANIFEST_KEYS:
+        if any(key.lower() == known.lower() for known in _MANIFEST_KEYS):
+            wrong("manifest", "keys spelled as the specification has them", key)
     has_layers, has_manifests = "layers" in document, "manifests" in document
     if has_layers == has_manifests:
         raise DocumentError("manifest: expected either layers or manifests, got " + ("both" if has_layers else "neither"))
     allowed = MediaType.MANIFESTS if has_layers else MediaType.INDEXES
-    if declared is not None and _media_type(declared) not in allowed:
+    if declared is not None and _media_type(declared, "mediaType") not in allowed:
         wrong("mediaType", " or ".join(allowed), declared)
     return Manifest.parse(document) if has_layers else Index.parse(document)
 
@@ -391,41 +328,65 @@ class ImageConfig:
     config: Mapping[str, Any]
 
     @classmethod
-    def parse(cls, data: bytes) -> ImageConfig:
-        """Read an image config. Raises DocumentError that names the key."""
+    def parse(cls, data: bytes, media_type: str = MediaType.OCI_CONFIG) -> ImageConfig:
+        """Read an image config.
+
+        Args:
+            data: the document.
+            media_type: what its descriptor says. Registries and old Dockers say odd things of a config; what has a
+                rootfs is one, whatever it is called.
+
+        Raises:
+            DocumentError: malformed; the message names the key.
+            NoImage: neither its type nor its content is an image config's.
+        """
+        if media_type not in MediaType.CONFIGS and not _has_rootfs(data):
+            raise no_image(media_type)
         document = load_json(data, "config")
         rootfs = table(document.get("rootfs"), "rootfs")
-        if rootfs.get("type") not in (None, "layers"):
+        if rootfs.get("type") not in (None, "", "layers"):
             wrong("rootfs.type", "'layers'", rootfs.get("type"))
         diff_ids = listed(rootfs.get("diff_ids") or [], "rootfs.diff_ids")
-        for i, item in enumerate(diff_ids):
-            if not isinstance(item, str) or not _DIGEST.fullmatch(item):
-                wrong(f"rootfs.diff_ids[{i}]", "a digest", item)
         inner = table(document.get("config") or {}, "config")
-        labels = table(inner.get("Labels") or {}, "config.Labels")
-        architecture = optional_text(document, "architecture", "")
-        platform = None
-        if architecture:
-            platform = _platform_of(
-                {"os": document.get("os") or "linux", "architecture": architecture, "variant": document.get("variant")}, "config"
-            )
+        labels = table(any_case(inner, "Labels") or {}, "config.Labels")
+        created = document.get("created")
+        entrypoint = _words(inner, "Entrypoint")
         return cls(
-            platform=platform,
-            created=optional_text(document, "created", ""),
-            diff_ids=tuple(Digest(item) for item in diff_ids),
+            platform=_platform_of(document, "config"),
+            created=created if isinstance(created, str) else None,  # a date is no reason to refuse an image
+            diff_ids=tuple(Digest.parse(item, f"rootfs.diff_ids[{i}]") for i, item in enumerate(diff_ids)),
             env=_words(inner, "Env") or (),
-            entrypoint=_words(inner, "Entrypoint"),
+            # as Docker, in which [""] takes away the entrypoint of the image below
+            entrypoint=None if entrypoint == ("",) else entrypoint,
             cmd=_words(inner, "Cmd"),
-            labels={name: value if isinstance(value, str) else json.dumps(value) for name, value in labels.items()},
+            labels={name: _label(value) for name, value in labels.items()},
             config=inner,
         )
 
 
+def _has_rootfs(data: bytes) -> bool:
+    """Tell whether a document is an image config by its content (config.md: rootfs is required)."""
+    try:
+        rootfs = load_json(data, "config").get("rootfs")
+    except DocumentError:
+        return False
+    return isinstance(rootfs, dict) and isinstance(rootfs.get("diff_ids"), list)
+
+
+def _label(value: object) -> str:
+    """Return a label's text; as in Go, null is empty."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 def _words(item: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
-    value = item.get(key)
-    if isinstance(value, str):  # old configs carry a plain string in place of a list
+    """Return a list of words, None where there is none.
+
+    Old configs have a plain text in place of a list; null among words is an empty one, as in Go.
+    """
+    value = any_case(item, key)
+    if isinstance(value, str):
         value = [value]
-    words = listed(value or [], f"config.{key}")
+    words = ["" if word is None else word for word in listed([] if value is None else value, f"config.{key}")]
     for i, word in enumerate(words):
         if not isinstance(word, str):
             wrong(f"config.{key}[{i}]", "a string", word)
@@ -434,19 +395,28 @@ def _words(item: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     return tuple(words) or None
 
 
-def _platform_of(value: object, key: str) -> Platform:
-    item = table(value, key)
-    return Platform(
-        os=text(item, "os", key),
-        architecture=text(item, "architecture", key),
-        variant=optional_text(item, "variant", key) or None,
-    )
+def _items(document: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """Return the list of a manifest or an index; null is Go's empty list."""
+    return listed([] if key in document and document[key] is None else document.get(key), key)
 
 
-def _media_type(value: object) -> str:
+def _platform_of(item: Mapping[str, Any], key: str) -> Platform | None:
+    """Return the platform of an object, None where it says none. Raises DocumentError that names the key."""
+    os, architecture, variant = (optional_text(item, name, key) for name in ("os", "architecture", "variant"))
+    if not architecture:
+        if os and key != "config":  # an entry for one system and any machine serves nobody
+            wrong(f"{key}.architecture", "a string", architecture)
+        return None
+    try:
+        return Platform.of(os, architecture, variant)
+    except ValueError:
+        wrong(key, "a platform", "/".join(part for part in (os, architecture, variant) if part))
+
+
+def _media_type(value: object, key: str) -> str:
     """Return a media type in lower case, without parameters (RFC 9110, 8.3.1)."""
     if not isinstance(value, str):
-        wrong("mediaType", "a string", value)
+        wrong(key, "a string", value)
     return value.partition(";")[0].strip().lower()
 
 

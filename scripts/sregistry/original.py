@@ -28,6 +28,7 @@ from sregistry.facts import facts
 from sregistry.intake import Skipped
 from sregistry.record import TIME, Record
 from sregistry.reference import DEFAULT_TAG, Reference
+from sregistry.terminal import printable
 
 _MAGIC = b"SQLite format 3\0"
 #: What SQLite may leave beside a database, which belongs to it.
@@ -111,11 +112,7 @@ def _record(row: Mapping[str, Any]) -> Record | Skipped:
         why = f"its image can't be read: {error.strerror}"
     if isinstance(row["name"], str):
         what += f" ({row['name']})"
-    return Skipped(what=_printable(what), why=_printable(why))
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return Skipped(what=printable(what), why=printable(why))
 
 
 class _Bad(Exception):
@@ -124,7 +121,7 @@ class _Bad(Exception):
 
 def _parse(row: Mapping[str, Any]) -> Record:
     """Return the record of a row. Raises _Bad, InvalidReference, ImageError."""
-    from sregistry import library
+    from sregistry import provenance
 
     if row["collection"] is None:
         raise _Bad(f"its collection {row['collection_id']} is not there")
@@ -147,7 +144,7 @@ def _parse(row: Mapping[str, Any]) -> Record:
             raise _Bad(f"its image {image} is gone")
         if not (path.is_file() or path.is_dir()):  # to open a pipe would wait for its writer
             raise _Bad(f"its image {image} is neither a file nor a sandbox")
-        form, architecture = library.recognize(path)
+        form, architecture = provenance.recognize(path)
         platform = f"linux/{architecture}" if architecture else platform
         size = 0 if form == "sandbox" else path.stat().st_size
     elif not url:

@@ -16,8 +16,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+from sregistry.beneath import Root
 from sregistry.errors import StoreError
 from sregistry.store import Store
 
@@ -29,6 +29,8 @@ _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 _WINDOW = re.compile(r"w=([0-9]{1,9})")
 #: A reset above this is a time since 1970.
 _EPOCH = 1_000_000_000
+#: Bytes of a number in the file.
+_LONGEST_NUMBER = 64
 
 
 class Pace:
@@ -79,10 +81,10 @@ class Pace:
         """Take a token and return the seconds until it is there."""
         try:
             with self._store.lock(f"pace-{self._name}"):
-                path = self._store.root / "pace" / self._name
-                path.parent.mkdir(exist_ok=True)
-                self._full = self._advance(_read(path), rate, now)
-                path.write_text(repr(self._full))
+                files, name = self._store.files, f"pace/{self._name}"
+                self._store.folder(self._store.root / "pace")
+                self._full = self._advance(_read(files, name), rate, now)
+                files.write(name, repr(self._full).encode(), self._store.file_mode)
         except (StoreError, OSError):
             self._full = self._advance(self._full, rate, now)
         return self._full - max(1.0, rate) / rate - now
@@ -122,8 +124,8 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
     return None
 
 
-def _read(path: Path) -> float:
+def _read(files: Root, name: str) -> float:
     with contextlib.suppress(OSError, ValueError):
-        value = float(path.read_text())
+        value = float(files.read(name, 100))
         return value if math.isfinite(value) else 0.0
     return 0.0

@@ -25,12 +25,7 @@ from sregistry.errors import ConfigError, InvalidReference, RegistryError
 from sregistry.reference import DEFAULT_TAG, Reference
 from sregistry.settings import Settings
 from sregistry.target import locate
-
-#: What marks a version that leads to one; a letter between digits does as well (3.14.0a1).
-PRE_RELEASES = frozenset({"alpha", "beta", "dev", "ea", "nightly", "pre", "preview", "rc", "snapshot"})
-
-_LETTER = re.compile(r"(?<=[0-9])[abc](?=[0-9])")
-_PART = re.compile(rf"[0-9]+|{_LETTER.pattern}|[A-Za-z]+")
+from sregistry.versions import pre_releases, version, words_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,29 +89,11 @@ def choose(offered: Sequence[str], tags: str, newest: int | None) -> list[str]:
     found = sorted((tag for tag in offered if fnmatchcase(tag, tags)), key=version, reverse=True)
     chosen = found
     if newest is not None:
-        spelt = set(_PART.findall(tags.lower()))
-        chosen = [tag for tag in found if _pre_releases(tag) <= spelt][:newest]
+        spelt = words_of(tags)
+        chosen = [tag for tag in found if pre_releases(tag) <= spelt][:newest]
     if not chosen:
         there = ", ".join(sorted(offered, key=version, reverse=True)[:5])
         only = " but pre-releases" if found else ""
         hint = f"it has {len(offered)} tags: {there}{', …' if len(offered) > 5 else ''}" if offered else "it has no tags at all"
         raise RegistryError(f"no tag matches {tags!r}{only}", hint=hint)
     return chosen
-
-
-def version(tag: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Return what to sort tags by: 24.9 before 24.10, 24.12-rc1 before 24.12, that before 24.12-py3, and 24.12.1 last.
-
-    The v of v1.2 does not count. Words come before numbers, so `latest` before all versions, and among each other as in a
-    dictionary.
-    """
-    early = _pre_releases(tag)
-    words = _PART.findall(re.sub(r"^v(?=[0-9])", "", tag.lower()))
-    parts = [(3, int(word), "") if word.isdecimal() else (0 if word in early else 2, 0, word) for word in words]
-    return (*parts, (1, 0, "")), tag
-
-
-def _pre_releases(tag: str) -> set[str]:
-    """Return the words in a tag that mark a pre-release."""
-    tag = tag.lower()
-    return {part[0] for part in _PART.finditer(tag) if part[0] in PRE_RELEASES or _LETTER.match(tag, part.start())}

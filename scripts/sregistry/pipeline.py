@@ -2,14 +2,13 @@
 
 ```
 images, settings ─▶ key ─▶ <state>/pulls/<key>/ {results, logs, .snakemake}   under a lease: one pull of the same at a time
-                           └ Snakemake, in a thread ─▶ jobs ─▶ receipts, logs ─▶ [Outcome]
+                           └ Snakemake, in a process of its own ─▶ jobs ─▶ receipts, logs ─▶ [Outcome]
 ```
 
 The state folder is the user's own, whatever the cache is: `$XDG_STATE_HOME/sregistry`, by default
 `~/.local/state/sregistry`. What is in it only saves work; folders that nobody used for long are removed.
 
-While a run lasts, the process works in the state folder and has the run's environment: both are the process's,
-so one run at a time.
+Nothing of the calling process changes: its environment, its folder and its signals are its own.
 """
 
 from __future__ import annotations
@@ -21,40 +20,36 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from signal import SIGTERM
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sregistry import __version__, batch, cores, messages, program, pulse, receipt, scratch, upkeep
+from sregistry import __version__, batch, messages, occupant, program, pulse, receipt, scratch, upkeep, writable
 from sregistry.catalog import Catalog
+from sregistry.engine import Engine
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.lease import lease
 from sregistry.manifest import Resolved
 from sregistry.progress import LOOK, Display, Tracker
 from sregistry.record import Record, record
-from sregistry.registries import OWN
+from sregistry.registries import OWN, own_file
 from sregistry.secrets import overlay
 from sregistry.settings import DISABLE_CACHE, Settings, flag
 from sregistry.store import Store
 from sregistry.target import Target, targets
 
-if TYPE_CHECKING:
-    from snakemake.api import DAGApi
-
 #: How many state folders are kept, and for how many seconds after their last use.
 KEPT, FORGOTTEN = 32, 30 * 86_400
-#: Seconds that jobs have to end by themselves: a terminal's Ctrl-C reaches them, too.
-_GRACE = 0.5
 #: Variables that name files or folders, seen from where the user is.
 _PATHS = (
     *("SREGISTRY_TMPDIR", "SREGISTRY_CLIENT_SECRETS", "SREGISTRY_DOCKERHUB_SECRETS", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"),
     *("NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "TMPDIR"),
 )
+#: Settings that make no difference to a receipt.
+_PASSING = ("connections", "layer_limit", "refresh", "force")
 #: Where a line of a log says what went wrong.
 _ERROR = re.compile(r"^error: (.*)", re.MULTILINE)
 
@@ -88,7 +83,7 @@ def run(
         entries: as the key `images` of the configuration.
         settings: of the caller, paths absolute.
         environ: for the jobs; tokens come from here.
-        force: build images again that are there.
+        force: build images again that are there, and in the place of others, as the setting does.
         no_cache: keep layers in a temporary folder, for as long as this lasts.
         shown: is told how far it is.
 
@@ -101,11 +96,14 @@ def run(
         KeyboardInterrupt, or what else comes in between: after the jobs have ended.
     """
     merged = overlay(environ)
+    settings = replace(settings, force=settings.force or force)
     made = targets(batch.entries({"images": entries}), settings, merged)
     program.find(settings.builder)
     no_cache = no_cache or flag(merged.get(DISABLE_CACHE, ""), DISABLE_CACHE)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_returning())
+        root = _root(environ)
+        if not root.is_dir():
+            writable.refuse({"XDG_STATE_HOME": root, **_places(settings, no_cache=no_cache)})
         display = stack.enter_context(shown)
         state = stack.enter_context(_state(_key(entries, settings, no_cache=no_cache), environ, display.say))
         try:
@@ -115,15 +113,18 @@ def run(
                 settings = replace(settings, cache=Path(stack.enter_context(cache)).absolute())
         except OSError as error:
             raise from_oserror(error, StoreError, "can't make a temporary folder") from error
-        store = Store(settings.store)
-        stack.enter_context(upkeep.session(store))
-        tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
         _forget_records(state, made, settings)
         before = {target.key: _time(state, target, settings) for target in made}
-        stack.enter_context(
-            _environment({**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", pulse.VARIABLE: str(folder)})
-        )
-        engine = _Engine(state, _config(entries, settings), force=force)
+        if None in before.values():
+            writable.refuse(_places(settings, no_cache=no_cache))
+        store = Store(settings.store)
+        stack.enter_context(upkeep.session(store))
+        refused = occupant.refusals(made, settings, merged, state / "results")
+        if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
+            return [Outcome(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
+        tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
+        given = {**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", pulse.VARIABLE: str(folder)}
+        engine = Engine(state, _config(entries, settings), given, force=force)
         try:
             engine.start()
             while not engine.wait(LOOK):
@@ -151,13 +152,19 @@ def _root(environ: Mapping[str, str]) -> Path:
         raise ConfigError("no home folder", hint="set XDG_STATE_HOME") from None
 
 
+def _places(settings: Settings, *, no_cache: bool) -> dict[str, Path]:
+    """Return the variables that name the folders which a pull writes to."""
+    named = {} if settings.disable else {"SREGISTRY_STORAGE": settings.storage, "SREGISTRY_DATABASE": settings.database}
+    return named if no_cache else {**named, "SINGULARITY_CACHEDIR": settings.cache}
+
+
 def _key(entries: Sequence[Mapping[str, Any]], settings: Settings, *, no_cache: bool) -> str:
     """Name what is asked for, and how: whatever makes a difference to a receipt."""
-    config = {key: value for key, value in _config(entries, settings).items() if key not in ("connections", "layer_limit", "refresh")}
+    config = {key: value for key, value in _config(entries, settings).items() if key not in _PASSING}
     if no_cache:
         config["cache"] = None
     config["images"] = sorted(json.dumps(dict(entry), sort_keys=True) for entry in entries)
-    own = OWN.read_text(errors="replace") if OWN.is_file() else ""
+    own = (own_file() or b"").decode(errors="replace")
     text = json.dumps([__version__, config, settings.disable, own], sort_keys=True)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:20]
 
@@ -167,7 +174,7 @@ def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -
     """Hold the state folder *key*; old ones are removed afterwards."""
     root = _root(environ)
     state = root / key
-    own = OWN.read_bytes() if OWN.is_file() else None
+    own = own_file()
     with contextlib.ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -177,6 +184,7 @@ def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -
             (state / OWN.parent).mkdir(parents=True, exist_ok=True)
             if own is not None:
                 (state / OWN).write_bytes(own)
+                (state / OWN).chmod(0o644)  # whatever the umask: what others may write is not obeyed
             shutil.rmtree(state / "logs", ignore_errors=True)
             os.utime(state)
         except OSError as error:
@@ -222,6 +230,8 @@ def _config(entries: Sequence[Mapping[str, Any]], settings: Settings) -> dict[st
         "compression": {"codec": compression.codec.name.lower(), "level": compression.level, "block_size": compression.block_size},
         "builder": settings.builder,
         "storage": str(settings.storage),
+        "filename": str(settings.filename),
+        "force": settings.force,
         "database": str(settings.database),
         "cache": str(settings.cache),
         "cache_from": [str(folder) for folder in settings.cache_from],
@@ -236,162 +246,6 @@ def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that name a place seen from here, as seen from anywhere."""
     named = {name: environ[name] for name in _PATHS if environ.get(name)}
     return {name: str(Path.cwd() / path) for name, path in named.items() if not path.startswith(("/", "~"))}
-
-
-@contextlib.contextmanager
-def _returning() -> Iterator[None]:
-    """Come back to the folder that this process works in."""
-    here = os.open(os.curdir, os.O_RDONLY)
-    try:
-        yield
-    finally:
-        os.fchdir(here)
-        os.close(here)
-
-
-@contextlib.contextmanager
-def _environment(environ: Mapping[str, str]) -> Iterator[None]:
-    """Have *environ* as this process's environment, for the jobs inherit it."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def workflow() -> Path:
-    """Return the folder of the Snakefile."""
-    here = Path(__file__).parent
-    # In the package in a wheel; in the repository, which an editable install points to, beside it.
-    return next(f for f in (here / "data" / "workflow", here.parents[1] / "workflow") if f.is_dir())
-
-
-class _Engine:
-    """Snakemake, in a thread of its own: the main one draws, and gets the signals."""
-
-    def __init__(self, state: Path, config: Mapping[str, Any], *, force: bool) -> None:
-        self._state, self._config, self._force = state, config, force
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._dag: DAGApi | None = None
-        self.complaints: list[str] = []
-        self.failed = False
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long at most; tell whether it has ended."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    @property
-    def scheduling(self) -> bool:
-        """Whether jobs are being run."""
-        return self._scheduler() is not None
-
-    def stop(self) -> None:
-        """Start no more jobs, end those that run, and wait for them."""
-        told = False
-        ended: set[int] = set()
-        begun = time.monotonic()
-        while not self.wait(0.05):
-            scheduler = self._scheduler()
-            if scheduler is not None and not told:
-                scheduler.exit_gracefully()
-                told = True
-            if time.monotonic() - begun > _GRACE:
-                for pid in _jobs(os.getpid()):
-                    if pid not in ended:
-                        ended.add(pid)
-                        with contextlib.suppress(OSError):
-                            os.kill(pid, SIGTERM)
-
-    def complaint(self) -> str:
-        """Return in one line what Snakemake has against it."""
-        text = " ".join(" ".join(self.complaints[:1]).split()) or "it was not made, and nothing says why"
-        status = re.search(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)", text)
-        if status:
-            return f"a job ended by itself, with {status[1] or status[2]}; was it killed, for want of memory?"
-        return text[:400]
-
-    def _scheduler(self) -> Any:
-        return self._dag and getattr(self._dag.workflow_api._workflow_store, "scheduler", None)
-
-    def _main(self) -> None:
-        try:
-            self._run()
-        except SystemExit as error:
-            self.failed = True
-            self.complaints.append(f"the workflow ended with {error.code}")
-        except Exception as error:  # noqa: BLE001 - whatever Snakemake has to say is reported, as the image's fault
-            self.failed = True
-            self.complaints.append(str(error) or type(error).__name__)
-
-    def _run(self) -> None:
-        import logging
-
-        from snakemake.api import SnakemakeApi
-        from snakemake.logging import logger
-        from snakemake.scheduling.greedy import SchedulerSettings
-        from snakemake.settings.enums import Quietness, RerunTrigger
-        from snakemake.settings.types import (
-            ConfigSettings,
-            DAGSettings,
-            ExecutionSettings,
-            OutputSettings,
-            ResourceSettings,
-            SchedulingSettings,
-        )
-
-        complaints = self.complaints
-
-        class Complaints(logging.Handler):
-            """Keeps what Snakemake itself has to complain of; nothing of its log is shown."""
-
-            def emit(self, record: logging.LogRecord) -> None:
-                if record.levelno >= logging.ERROR and isinstance(record.msg, str) and record.msg:
-                    complaints.append(record.msg)
-
-        output = OutputSettings(quiet={Quietness.ALL}, enable_file_logging=False)
-        with SnakemakeApi(output) as api:
-            logger.addHandler(Complaints())
-            logger.propagate = False
-            flow = api.workflow(
-                snakefile=workflow() / "Snakefile",
-                workdir=self._state,
-                config_settings=ConfigSettings(config=self._config),
-                resource_settings=ResourceSettings(cores=cores.usable()),
-            )
-            # As workflow/profiles/default has it. The lease is the lock.
-            self._dag = flow.dag(
-                DAGSettings(
-                    force_incomplete=True,
-                    rerun_triggers=frozenset({RerunTrigger.MTIME, RerunTrigger.PARAMS}),
-                    forcerun=frozenset({"image"} if self._force else ()),
-                )
-            )
-            self._dag.execute_workflow(
-                executor="local",
-                execution_settings=ExecutionSettings(keep_going=True, lock=False, no_hooks=True),
-                scheduling_settings=SchedulingSettings(scheduler="greedy", subsample=100, max_jobs_per_timespan=None),
-                scheduler_settings=SchedulerSettings(),
-                greedy_scheduler_settings=SchedulerSettings(),
-            )
-
-
-def _jobs(pid: int) -> Iterator[int]:
-    """Yield the stages among the children of *pid*: not the shells around them, which wait for them."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError, ValueError):
-            for child in map(int, path.read_text().split()):
-                if Path(f"/proc/{child}/comm").read_text().strip() in ("bash", "sh"):
-                    yield from _jobs(child)
-                else:
-                    yield child
 
 
 # -- what became of it
@@ -418,7 +272,7 @@ def _forget_records(state: Path, made: Sequence[Target], settings: Settings) -> 
                 path.unlink()
 
 
-def _outcome(state: Path, target: Target, settings: Settings, before: int | None, engine: _Engine) -> Outcome:
+def _outcome(state: Path, target: Target, settings: Settings, before: int | None, engine: Engine) -> Outcome:
     now = _time(state, target, settings)
     errors = _errors(state, target, settings)
     if now is None and not errors:

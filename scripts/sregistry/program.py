@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sregistry import scratch
 from sregistry.errors import ImageError
+from sregistry.terminal import printable
 
 #: Builder → the names its program goes by, the first that is there is taken, and how to get one.
 _PROGRAMS = {
@@ -145,7 +146,7 @@ def _last_words(text: str) -> str:
     # mksquashfs: "Write failed because No space left on device", then "FATAL ERROR: Failed to write …".
     if start and re.match(r"fatal error", lines[start], re.IGNORECASE):
         start -= 1
-    words = " ".join(" ".join(lines[start:]).split())
+    words = printable(" ".join(" ".join(lines[start:]).split()))
     return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"
 
 

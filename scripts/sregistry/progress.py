@@ -27,6 +27,7 @@ from sregistry import pulse
 from sregistry.errors import SregistryError
 from sregistry.oci import Digest
 from sregistry.store import Store
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -202,7 +203,7 @@ class Tracker:
         elif (self._results / "layer" / f"{digest}.json").exists():
             layer.step, layer.fetched = Step.DONE if layer.whole else Step.FETCHED, layer.known
         else:
-            size = _size(self._store.root / "ingest" / f"{name}.partial")
+            size = self._store.received(digest)
             if size is not None:
                 layer.step, layer.fetched = Step.FETCHING, size
             elif self._store.has(digest, layer.size):
@@ -267,7 +268,7 @@ class Silent:
         """Pass warnings on."""
         for line in view.lines:
             if line.startswith("warning: "):
-                print(line, file=self.stream, flush=True)
+                print(printable(line), file=self.stream, flush=True)
 
     def say(self, line: str) -> None:
         """Keep it to oneself."""
@@ -298,7 +299,7 @@ class Lines(Silent):
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=self.stream, flush=True)
+        print(printable(line), file=self.stream, flush=True)
 
 
 def summary(view: View) -> str:
@@ -336,7 +337,7 @@ class Bars:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=stream, highlight=False, emoji=False)
         bar = max(8, min(40, self._console.width - self._TEXT))
         self._progress: Progress = Progress(
             TextColumn("{task.description:<23}", markup=False),
@@ -402,7 +403,7 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, soft_wrap=True)
 
 
 def _fields(at: int, size: int | None, speed: float, left: float | None) -> dict[str, Any]:

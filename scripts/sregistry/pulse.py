@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from sregistry.terminal import printable
+
 #: The variable that names the folder.
 VARIABLE = "SREGISTRY_PULSE"
 #: The file of lines.
@@ -30,6 +32,7 @@ _DIGITS = 20
 
 def say(line: str) -> None:
     """Print a line for the user, or hand it to who watches."""
+    line = printable(line)
     folder = os.environ.get(VARIABLE)
     if not folder:
         print(line, flush=True)

@@ -7,14 +7,17 @@ manifest.json + receipt of the image ─▶ record ─▶ Record ─▶ the cata
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sregistry.errors import CatalogError
+from sregistry.document import load_json
+from sregistry.errors import CatalogError, DocumentError
+from sregistry.oci import Digest
+from sregistry.reference import Reference
 
 if TYPE_CHECKING:
     from sregistry.manifest import Resolved
@@ -79,6 +82,28 @@ class Record:
         """What the registry calls the image: it may have another name here by now."""
         path = urlsplit(self.url).path.strip("/").partition("/")[2]
         return path.rpartition("/manifests/")[0] or f"{self.collection}/{self.name}".rstrip("/")
+
+    @property
+    def origin(self) -> tuple[str | None, str]:
+        """The tag, else None and the digest, by which the registry was asked."""
+        asked = urlsplit(self.url).path.rpartition("/manifests/")[2] or self.uri.partition("@")[2] or self.tag or ""
+        return (None, asked) if ":" in asked else (asked or None, "")
+
+    @property
+    def reference(self) -> Reference:
+        """What it is called here, in its registry."""
+        repository = f"{self.collection}/{self.name}".rstrip("/")
+        digest = None
+        with contextlib.suppress(DocumentError):
+            digest = Digest(self.uri.partition("@")[2])
+        return Reference(registry=self.registry, repository=repository, tag=self.tag, digest=digest)
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether its name was given here: its registry has it under another one, or is not known."""
+        tag, digest = self.origin
+        asked = f"{self.repository}@{digest}" if digest else f"{self.repository}:{tag}"
+        return not self.registry or asked != self.uri
 
     @property
     def location(self) -> str:
@@ -146,7 +171,7 @@ def _metrics(resolved: Resolved) -> dict[str, Any]:
     metrics: dict[str, Any] = {"selfLink": folder}
     depth = 0
     for document in resolved.documents:
-        value = json.loads(document.text)
+        value = load_json(document.text.encode(), "manifest")
         version = str(value["schemaVersion"])
         key = version if version == "1" or document is resolved.documents[-1] else f"index{depth or ''}"
         metrics[key] = {**value, "selfLink": f"{folder}/{document.descriptor.digest}" if depth else resolved.url}

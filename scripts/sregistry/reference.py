@@ -120,12 +120,6 @@ class Reference:
         """``collection/name:tag``, or ``collection/name@digest``; without registry and version."""
         return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
 
-    @property
-    def filename(self) -> str:
-        """``collection-name:tag``, deeper repositories joined by ``-``; the image's name without ending."""
-        separator = "@" if self.digest else ":"
-        return f"{self.repository.replace('/', '-')}{separator}{self.target}"
-
     def __str__(self) -> str:
         return f"{self.registry}/{self.uri}"
 

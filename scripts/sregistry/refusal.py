@@ -17,20 +17,25 @@ from typing import NamedTuple
 
 
 class Refusal(NamedTuple):
-    """A pattern of media types, or of names of annotations; what it stands for; and what to do instead."""
+    """A pattern of media types, or of names of annotations; what it stands for; and what to do instead.
+
+    `image` tells that it is an image all the same, of a kind that can't be made here.
+    """
 
     pattern: str
     what: str
     hint: str
+    image: bool = False
 
 
 KNOWN = (
-    Refusal(r".*\+encrypted(\+.*)?", "encrypted", "decrypt the image first: skopeo copy --decryption-key KEY …"),
+    Refusal(r".*\+encrypted(\+.*)?", "encrypted", "decrypt the image first: skopeo copy --decryption-key KEY …", image=True),
     # oci-to-sif.md §16: RAFS blobs are no tar streams; the bootstrap layer of a converted image has an ordinary type.
     Refusal(
         r"(application/.*nydus.*|containerd\.io/snapshot/nydus-.*)",
         "a nydus (RAFS) image's, which is no tar stream",
         "name the tag of the ordinary image that it was converted from",
+        image=True,
     ),
     Refusal(r"application/vnd\.cncf\.helm\..*", "a Helm chart", "name one of the images that the chart deploys"),
     Refusal(

@@ -4,10 +4,15 @@
 the package's registries.yaml  <  config/registries.yaml of the working folder   (a row replaces a row)
 └ client: {base, aliases, collection, version, username, token, https, rate}
 ```
+
+A row of the working folder says how a registry is reached, and no more: a folder that was cloned is its author's. So a token
+that is kept for a registry of the package stays with that one's hosts, and no row has a variable sent that is no token: `withheld`.
+What else may be is for the environment or the secrets file to say, which only the user writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Mapping
@@ -16,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.errors import ConfigError, InvalidReference
+from sregistry.ownership import read_own
 from sregistry.reference import Reference
 
 #: A registries.yaml of one's own, seen from the working folder.
 OWN = Path("config/registries.yaml")
+#: Further variables whose values rows of the working folder may have sent, with commas between them.
+TOKEN_VARIABLES = "SREGISTRY_TOKEN_VARIABLES"  # noqa: S105 -- a name
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _VERSION = re.compile(r"[A-Za-z0-9._-]+")
@@ -30,7 +38,7 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One registry; base is "" for any host that a reference names."""
+    """One registry; base is "" for any host that a reference names. `own`: it is the working folder's."""
 
     client: str
     base: str = ""
@@ -41,6 +49,7 @@ class Row:
     token: str
     https: bool = True
     rate: float | None = None
+    own: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +57,7 @@ class Row:
         return (self.base, *self.aliases) if self.base else ()
 
     @classmethod
-    def parse(cls, client: object, value: object, file: Path) -> Row:
+    def parse(cls, client: object, value: object, file: Path, own: bool = False) -> Row:
         """Check one row. Raises ConfigError that names file, row and key."""
         if not isinstance(client, str) or not _NAME.fullmatch(client):
             raise ConfigError(f"{file}: {str(client)[:40]!r} is no name of a client", hint="use lower-case letters, digits and '-'")
@@ -65,7 +74,7 @@ class Row:
                     # The value of `token` may be one.
                     got = "" if key == "token" else f", got {str(value[key])[:60]!r}"
                     raise ConfigError(f"{file}: {client}.{key}: expected {expected}{got}")
-        return cls(client=client, **{"token": variable(client, "TOKEN"), **fields})
+        return cls(client=client, own=own, **{"token": variable(client, "TOKEN"), **fields})
 
 
 def variable(client: str, name: str) -> str:
@@ -81,24 +90,52 @@ def is_host(text: str) -> bool:
         return False
 
 
-def rows() -> Mapping[str, Row]:
-    """Return client → row. Raises ConfigError: a file that can't be read, or a bad row."""
-    here = Path(__file__).parent
-    # In the package in a wheel; in the repository, which an editable install points to, beside it.
-    folder = next((f for f in (here / "data" / "config", here.parents[1] / "config") if f.is_dir()), here)
-    found = _read(folder / "registries.yaml", 0)
+def packaged() -> Mapping[str, Row]:
+    """Return client → row of the package. Raises ConfigError, as `rows`."""
+    file = _package_file()
     try:
-        changed = OWN.stat().st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return found
+        return _read(file, file.read_bytes(), False)
     except OSError as error:
-        raise ConfigError(f"can't read {OWN}: {error.strerror}") from error
-    return {**found, **_read(Path.cwd() / OWN, changed)}
+        raise ConfigError(f"can't read {file}: {error.strerror}", hint="restore that file") from error
+
+
+def rows() -> Mapping[str, Row]:
+    """Return client → row; the working folder's go before the package's. Raises ConfigError: a file that can't be read, or a bad row."""
+    data = own_file()
+    return packaged() if data is None else {**packaged(), **_read(Path.cwd() / OWN, data, True)}
+
+
+def own_file() -> bytes | None:
+    """Return the working folder's file; None if there is none, or if others could have written it. Raises ConfigError."""
+    with contextlib.suppress(OSError):
+        if OWN.samefile(_package_file()):  # in a clone of the repository
+            return None
+    return read_own(OWN)
 
 
 def is_own(client: str) -> bool:
     """Tell whether a client's row is the working folder's. Raises ConfigError, as `rows`."""
-    return OWN.is_file() and client in _read(Path.cwd() / OWN, OWN.stat().st_mtime_ns)
+    row = rows().get(client)
+    return row is not None and row.own
+
+
+def withheld(row: Row, base: str, environ: Mapping[str, str]) -> str | None:
+    """Return why the token of *row* is not sent to *base*, and what to do; None where it is.
+
+    Args:
+        base: the registry's host, by the row or by its variable.
+        environ: the user's own word: ``SREGISTRY_<CLIENT>_BASE`` has a token of the package's client go to another host, and
+            SREGISTRY_TOKEN_VARIABLES names further variables that rows may name.
+    """
+    if not row.own:
+        return None
+    if row.token != variable(row.client, "TOKEN") and row.token not in re.split(r"[\s,:]+", environ.get(TOKEN_VARIABLES, "")):
+        allowed = f"name {variable(row.client, 'TOKEN')} there, or export {TOKEN_VARIABLES}={row.token}"
+        return f"{row.token} is not sent to {base}: only {OWN} says that it is a token for it; {allowed}"
+    known, said = packaged().get(row.client), variable(row.client, "BASE")
+    if known is not None and base not in known.names and base != environ.get(said):
+        return f"{row.token} is not sent to {base}: only {OWN} says that it is for this host; export {said}={base}"
+    return None
 
 
 def owners(host: str, environ: Mapping[str, str]) -> list[Row]:
@@ -106,15 +143,20 @@ def owners(host: str, environ: Mapping[str, str]) -> list[Row]:
     return [row for row in rows().values() if host in row.names or host == environ.get(variable(row.client, "BASE"))]
 
 
-@functools.cache
-def _read(path: Path, changed: int) -> Mapping[str, Row]:
-    """Read a file once; *changed* is its time, so that a new one is read anew."""
+def _package_file() -> Path:
+    here = Path(__file__).parent
+    # In the package in a wheel; in the repository, which an editable install points to, beside it.
+    folder = next((f for f in (here / "data" / "config", here.parents[1] / "config") if f.is_dir()), here)
+    return folder / "registries.yaml"
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, data: bytes, own: bool) -> Mapping[str, Row]:
+    """Read a file's content, once while it stays the same."""
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}", hint="restore that file") from error
+        document = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(f"{path}: this is no YAML" + (f", line {mark.line + 1}" if mark else "")) from None
@@ -122,7 +164,7 @@ def _read(path: Path, changed: int) -> Mapping[str, Row]:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a table of registries")
-    return {client: Row.parse(client, value, path) for client, value in document.items()}
+    return {client: Row.parse(client, value, path, own) for client, value in document.items()}
 
 
 def _word(pattern: re.Pattern[str]) -> Any:

@@ -10,9 +10,7 @@ RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | dige
 
 OCI distribution-spec 1.1, "Pull" and "Content Discovery"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
 repeats requests that got no answer or one of `RETRIED`; bodies that broke off are repeated, or gone on
-with, by who reads them. Redirects are followed here, because the Authorization header must stay with the
-registry (storage services refuse it, and it is none of their business) and because requests would read
-`~/.netrc` for other hosts.
+with, by who reads them. One request and its redirects are an `Exchange`.
 """
 
 from __future__ import annotations
@@ -20,32 +18,28 @@ from __future__ import annotations
 import http.client
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
 
-from sregistry.auth import CATALOG, Answer, Authenticator, Login, is_loopback
-from sregistry.body import MAX_ERROR, Part, drain, entire, range_of, ranged, read
+from sregistry import limits
+from sregistry.address import host_of, is_loopback, same_origin
+from sregistry.auth import CATALOG, Answer, Authenticator, Login
+from sregistry.body import Part, drain, entire, range_of, ranged, read, read_blob, read_error
 from sregistry.credentials import Keyring
 from sregistry.document import MAX_DOCUMENT, load_json
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
-from sregistry.messages import logger
+from sregistry.exchange import Exchange
 from sregistry.oci import Descriptor, Digest, MediaType
 from sregistry.pace import Pace, limit_of
 from sregistry.reference import Reference
 from sregistry.registries import variable
 from sregistry.schema1 import payload
-from sregistry.session import NO_TLS, RETRIED, Authorization, Patience, host_of, new_session, origin, why, without_retries
+from sregistry.session import RETRIED, Patience, new_session
 from sregistry.settings import RegistrySettings
 
-_REDIRECTS = (301, 302, 303, 307, 308)
-_MAX_REDIRECTS = 10
-_MAX_TOKEN = 1 << 20
 #: Seconds that are given to what is only good to know.
 _BRIEF = 3.0
 #: Names that a page of a list should have: what all known registries grant, or cut down to less.
@@ -95,6 +89,7 @@ class RegistryClient:
         self._login = threading.Lock()
         self._own = session is None
         self._session = session or new_session(self.patience)
+        self._http = Exchange(self._session, settings, self.patience)
         self._auth = Authenticator(settings, self._ask_realm, keyring or Keyring(settings, os.environ))
 
     def __enter__(self) -> RegistryClient:
@@ -157,16 +152,15 @@ class RegistryClient:
         if self._pace and self._pace.scarce:
             return None
         limit = min(_BRIEF, self.patience.read)
-        until = time.monotonic() + limit
         accept = {"Accept": f"{MediaType.SCHEMA1_SIGNED}, {MediaType.SCHEMA1}"}
         try:
             with self._login:
                 header = self._auth.header(reference.registry, reference.repository)
-            response = self._send(self.manifest_url(reference), accept, header, brief=limit)
+            response = self._http.send(self.manifest_url(reference), accept, header, brief=limit)
             if response.status_code != 200:
                 response.close()
                 return None
-            return payload(read(response, reference.registry, reference.uri, MAX_DOCUMENT, until))
+            return payload(read(response, reference.registry, reference.uri, MAX_DOCUMENT))
         except (RegistryError, DocumentError):
             return None
 
@@ -189,7 +183,7 @@ class RegistryClient:
         """
         first = self.list_url(reference)
         what = "a list of its repositories" if reference.repository == CATALOG else reference.repository
-        if url is not None and origin(url) != origin(first):
+        if url is not None and not same_origin(url, first):
             raise RegistryError(f"{reference.registry} goes on with its list at {host_of(url) or 'no web address'}", hint="this is refused")
         accept = {"Accept": "application/json"}
 
@@ -228,17 +222,19 @@ class RegistryClient:
         """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
         if (blob.size or 0) > MAX_DOCUMENT:
             raise DocumentError(f"{blob.digest}: {blob.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
-        data = self._repeat(lambda: b"".join(self.get_blob(reference, blob)))
-        if not blob.digest.matches(data):
-            raise DigestMismatch(f"{blob.digest}: {reference.registry} sends other bytes", hint="the registry or a proxy is broken")
-        return data
+
+        def get() -> bytes:
+            response = self._get(reference, self._blob_url(reference, blob), {}, f"{reference.repository}@{blob.digest}")
+            return read_blob(response, blob, reference.registry, MAX_DOCUMENT)
+
+        return self._repeat(get)
 
     def get_blob(self, reference: Reference, blob: Descriptor) -> Iterator[bytes]:
         """Yield a blob's bytes, exactly `blob.size` of them if that is known; the digest is the reader's to check. Raises as `get_part`."""
         return self.get_part(reference, blob).chunks
 
-    def get_part(self, reference: Reference, blob: Descriptor, start: int = 0, end: int | None = None) -> Part:
-        """Ask for a blob from byte *start* on, up to *end* if there is one.
+    def get_part(self, reference: Reference, blob: Descriptor, start: int = 0, end: int | None = None, *, decode: bool = False) -> Part:
+        """Ask for a blob from byte *start* on, up to *end* if there is one; all of it, if it is to be decoded.
 
         Returns:
             What comes: that part, or less at its end, or the whole blob from a server that can't do parts, or that
@@ -249,37 +245,42 @@ class RegistryClient:
             DigestMismatch: the body is longer than its descriptor says, or the blob has another size now.
             RegistryError, AuthenticationError: as `get_manifest`.
         """
-        url = f"{self._repository_url(reference)}/blobs/{blob.digest}"
+        url = self._blob_url(reference, blob)
         what = f"{reference.repository}@{blob.digest}"
-        if start or end is not None:
+        if not decode and (start or end is not None):
             part = ranged(self._get(reference, url, range_of(start, end), what, also=(206, 416)), blob, reference.registry, start, end)
             if part is not None:
                 return part
-        return entire(self._get(reference, url, {}, what), blob, reference.registry)
+        return entire(self._get(reference, url, {}, what), blob, reference.registry, decode=decode)
 
-    def get_foreign(self, blob: Descriptor, start: int = 0) -> Part:
-        """Ask the addresses of a foreign layer's descriptor for it, without credentials.
+    def get_foreign(self, blob: Descriptor, start: int = 0, *, decode: bool = False) -> Part:
+        """Ask the addresses of a foreign layer's descriptor for it, without credentials; the first few, if there are many.
 
         Raises: as `get_part`; the last address' error when all fail.
         """
         problem = RegistryError(f"{blob.digest}: the descriptor names no usable address")
-        for url in blob.urls:
+        usable = list(dict.fromkeys(url for url in blob.urls if host_of(url)))
+        for url in usable[: limits.FOREIGN_ADDRESSES]:
             host = host_of(url)
-            if not host:
-                continue
             try:
-                if start:
-                    response = self._follow(url, range_of(start, None), None)
+                if start and not decode:
+                    response = self._http.follow(url, range_of(start, None), None)
                     part = ranged(response, blob, host, start, None) if response.status_code in (200, 206, 416) else None
                     if part is not None:
                         return part
-                response = self._follow(url, {}, None)
+                    response.close()
+                response = self._http.follow(url, {}, None)
                 if response.status_code == 200:
-                    return entire(response, blob, host)
+                    return entire(response, blob, host, decode=decode)
                 problem = self._failure(response, host, str(blob.digest))
             except RegistryError as error:
                 problem = error
+        if len(usable) > limits.FOREIGN_ADDRESSES:
+            problem.message += f" (the first {limits.FOREIGN_ADDRESSES} of {len(usable)} addresses were tried)"
         raise problem
+
+    def _blob_url(self, reference: Reference, blob: Descriptor) -> str:
+        return f"{self._repository_url(reference)}/blobs/{blob.digest}"
 
     def _repository_url(self, reference: Reference) -> str:
         return f"{self._scheme(reference.registry)}://{reference.registry}/{self.settings.version}/{reference.repository}"
@@ -289,10 +290,6 @@ class RegistryClient:
         if self.settings.https:
             return "https"
         return "http" if host == self.settings.base or is_loopback(f"//{host}") else "https"
-
-    def _switch(self) -> str:
-        """Return the name of the variable that turns https off."""
-        return variable(self.settings.client, "NOHTTPS")
 
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
@@ -311,9 +308,9 @@ class RegistryClient:
         with self._login:
             header = self._auth.header(host, reference.repository)
         for attempt in range(4):
-            response = self._follow(url, headers, header)
+            response = self._http.follow(url, headers, header)
             # only the registry's own 401 is answered; a storage service gets no credentials
-            if response.status_code != 401 or origin(response.url) != origin(url):
+            if response.status_code != 401 or not same_origin(response.url, url):
                 break
             drain(response)
             challenges = response.raw.headers.getlist("WWW-Authenticate")
@@ -323,73 +320,15 @@ class RegistryClient:
             self._pace.heed(response.headers)
         if response.status_code == 200 or response.status_code in also:
             return response
-        if response.status_code in (401, 403) and origin(response.url) == origin(url):
+        if response.status_code in (401, 403) and same_origin(response.url, url):
             raise self._auth.refusal(host, what, self._detail(response)[1], reference.repository)
         raise self._failure(response, host, what)
 
     def _ask_realm(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer:
         """Send a GET, or a POST of *form*, to a token service; a form follows no redirect, because it holds a secret."""
         accept = {"Accept": "application/json"}
-        response = self._follow(url, accept, header) if form is None else self._send(url, accept, header, form)
-        return Answer(response.status_code, read(response, host_of(url), "a token", _MAX_TOKEN))
-
-    def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> requests.Response:
-        """Send a GET and follow redirects; the authorization stays with the first origin."""
-        first = url
-        for _ in range(_MAX_REDIRECTS):
-            response = self._send(url, headers, authorization if origin(url) == origin(first) else None)
-            location = response.headers.get("Location")
-            if response.status_code not in _REDIRECTS or not location:
-                return response
-            drain(response)
-            host = host_of(url)
-            try:
-                url = urljoin(url, location)
-                scheme = urlsplit(url).scheme
-            except ValueError:
-                scheme = ""
-            if scheme not in ("http", "https") or not host_of(url):
-                raise RegistryError(f"{host} redirects to something that is no web address")
-            if scheme == "http" and first.startswith("https:"):
-                raise RegistryError(f"{host} redirects from https to plain http on {host_of(url)}", hint="this is refused")
-        raise RegistryError(f"{host_of(first)} redirects more than {_MAX_REDIRECTS} times")
-
-    def _send(
-        self,
-        url: str,
-        headers: dict[str, str],
-        authorization: str | None,
-        form: Mapping[str, str] | None = None,
-        brief: float | None = None,
-    ) -> requests.Response:
-        """Send one GET, or a POST of *form*; the answer's body is yet to be read.
-
-        Where *brief* is given there is one try, and a silence lasts so many seconds at most.
-
-        The adapter is called directly: Session.send would read the whole body of a redirect.
-        """
-        try:
-            method = "GET" if form is None else "POST"
-            request = requests.Request(method, url, headers=headers, data=form, auth=Authorization(authorization))
-            prepared = self._session.prepare_request(request)
-            assert prepared.url is not None
-            environment: Any = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-            if is_loopback(prepared.url):  # no proxy reaches this machine, whatever NO_PROXY says
-                environment["proxies"] = {}
-            if not self.settings.verify:  # requests would let REQUESTS_CA_BUNDLE go before it
-                environment["verify"] = False
-            adapter = self._session.get_adapter(prepared.url)
-            # Never a value, and no query: signed addresses hold secrets there.
-            log, where = logger(), f"{method} {urlsplit(url).scheme}://{host_of(url)}{urlsplit(url).path}"
-            log.debug("Headers found: %s", ",".join(prepared.headers))
-            if brief is not None:
-                response = without_retries(adapter).send(prepared, timeout=brief, **environment)
-            else:
-                response = adapter.send(prepared, timeout=(self.patience.connect, self.patience.read), **environment)
-            log.debug("%s: %s", where, response.status_code)
-            return response
-        except (requests.RequestException, HTTPError, ValueError, OSError) as error:
-            raise self._unreachable(host_of(url), error) from None
+        response = self._http.follow(url, accept, header) if form is None else self._http.send(url, accept, header, form)
+        return Answer(response.status_code, read(response, host_of(url), "a token", limits.TOKEN_BYTES))
 
     def _failure(self, response: requests.Response, host: str, what: str) -> RegistryError:
         """Return the error for an answer that is neither 200 nor a refused login."""
@@ -410,7 +349,7 @@ class RegistryClient:
         if status in RETRIED:
             return UnavailableError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
         if status == 400 and (response.url or "").startswith("http:"):  # how a TLS server answers plain http
-            hint = f"if it wants https, unset {self._switch()}"
+            hint = f"if it wants https, unset {variable(self.settings.client, 'NOHTTPS')}"
             return RegistryError(f"{host} does not give {what} over plain http ({detail})", hint=hint)
         return RegistryError(f"{host} does not give {what} ({detail})", hint="check that this host is a registry")
 
@@ -422,7 +361,7 @@ class RegistryClient:
         words = [f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()]
         codes: set[str] = set()
         try:
-            body = load_json(read(response, "", "", MAX_ERROR), "error")
+            body = load_json(read_error(response), "error")
             errors = body.get("errors")
             for item in errors if isinstance(errors, list) else []:
                 if isinstance(item, dict):
@@ -432,11 +371,4 @@ class RegistryClient:
         except (RegistryError, DocumentError):
             pass
         text = self._auth.redact(": ".join(words))
-        return codes, "".join(c if c.isprintable() else " " for c in text)[:200].strip()
-
-    def _unreachable(self, host: str, error: BaseException) -> RegistryError:
-        """Return the error for a request without an answer; the original text may hold addresses with secrets."""
-        reason, hint = why(error, self.patience)
-        if hint is NO_TLS:
-            hint = f"if it speaks plain http, export {self._switch()}=yes"
-        return UnavailableError(f"can't reach {host}: {reason}", hint=hint)
+        return codes, text[:200].strip()

@@ -4,6 +4,10 @@ Every path is reached through descriptors of directories that this module made i
 time (openat and friends, never following links), so that no link of the image leads anywhere else.
 As root, owners, devices and all attributes are those of the image. As an ordinary user, what the
 system forbids is left out: owners, devices (an empty file stands for one), privileged attributes.
+
+A directory that is kept lends nobody rights. A set-uid file that a user made would give his own rights to all who run
+it: the set-id bits of files are left out. As root they stay, with devices and capabilities, and are told, so that the
+directory can be closed to others.
 """
 
 from __future__ import annotations
@@ -14,19 +18,20 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from sregistry import limits
 from sregistry.content import Contents
 from sregistry.errors import ImageError
+from sregistry.fields import show
 from sregistry.index import Index
 from sregistry.sandbox import IMPLIED, Sandbox
-from sregistry.squashfs.format import MAX_NAME
+from sregistry.squashfs.columns import seconds
 from sregistry.tar import Kind
 
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_CAPABILITY = b"security.capability"
 _NODE = {Kind.BLOCK_DEVICE: stat.S_IFBLK, Kind.CHARACTER_DEVICE: stat.S_IFCHR}
-
-
-#: Levels of directories: one descriptor is open for each, and a process may have 1,024.
-MAX_DEPTH = 400
 
 
 def open_bits(kind: int) -> int:
@@ -34,51 +39,72 @@ def open_bits(kind: int) -> int:
     return 0o700 if kind == Kind.DIRECTORY else 0o400
 
 
-def unpack(sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False) -> int:
-    """Make *target*, which must not exist, and fill it; return the bytes of content written.
+class Unpacked(NamedTuple):
+    """Bytes of content written, and names of what gives rights: to whom runs or opens it, or would, if it were not left out."""
 
-    With *readable*, all modes are opened for the owner; see `open_bits`.
+    size: int
+    powers: list[str]
+
+
+def unpack(
+    sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, *, readable: bool = False, kept: bool = False
+) -> Unpacked:
+    """Make *target*, which must not exist, and fill it.
+
+    Args:
+        readable: all modes are opened for the owner; see `open_bits`.
+        kept: the directory is the image itself, which others may come to, not a step on the way to one.
 
     Raises:
-        OSError: the file system refuses.
+        ImageError: more than `limits` allows, or an attribute that the file system can't hold.
+        OSError: the file system refuses; the error names the file.
         StoreError: an exploded layer is missing or damaged.
     """
     target.mkdir(mode=0o700)
-    return _Unpacker(sandbox, layers, contents, target, readable).run()
+    return _Unpacker(sandbox, layers, contents, target, readable, kept).run()
 
 
 class _Unpacker:
-    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool) -> None:
+    def __init__(self, sandbox: Sandbox, layers: Sequence[Index], contents: Contents, target: Path, readable: bool, kept: bool) -> None:
         self._sandbox = sandbox
         self._layers = layers
         self._contents = contents
         self._target = target
         self._readable = readable
+        self._kept = kept
+        self._powers: list[str] = []
         self._root = os.geteuid() == 0
-        self._made: dict[int, tuple[int, ...]] = {}  # source of a file → rows that lead to its first name
+        self._made: dict[int, tuple[tuple[int, ...], int]] = {}  # source of a file → rows that lead to its folder, row of its first name
         self._size = 0
 
-    def run(self) -> int:
+    def run(self) -> Unpacked:
         with self._folder((0,)) as handle:
             self._fill((0,), handle)
             self._seal(0, handle)
-        return self._size
+        return Unpacked(self._size, self._powers)
 
     def _fill(self, trail: tuple[int, ...], handle: int) -> None:
         """Fill the open directory whose row ends *trail*."""
         sandbox = self._sandbox
         for row in sandbox.children(trail[-1]):
             name = sandbox.name(row)
-            if len(name) > MAX_NAME:
-                raise ImageError(f"a file name of {len(name)} bytes, over the limit of {MAX_NAME}: {name[:60]!r}…")
-            if sandbox.is_directory(row, self._layers):
-                if len(trail) > MAX_DEPTH:
-                    raise ImageError(f"directories more than {MAX_DEPTH} deep, below {name[:60]!r}", hint="use format: sif")
+            try:
+                if not sandbox.is_directory(row, self._layers):
+                    self._leaf(trail, row, name, handle)
+                    continue
+                if len(trail) > limits.SANDBOX_DEPTH:
+                    message = f"{self._path(trail, name)}: directories deeper than the limit SANDBOX_DEPTH of {limits.SANDBOX_DEPTH}"
+                    raise ImageError(message, hint="use format: sif")
                 os.mkdir(name, 0o700, dir_fd=handle)
-                with _opened(name, handle) as below:
-                    self._fill((*trail, row), below)
-            else:
-                self._leaf((*trail, row), name, handle)
+            except OSError as error:
+                error.filename = self._path(trail, name)
+                raise
+            with _opened(name, handle) as below:
+                self._fill((*trail, row), below)
+
+    def _path(self, trail: tuple[int, ...], name: bytes) -> str:
+        """Return where *name*, below the directory whose row ends *trail*, is in the image."""
+        return b"/".join([*map(self._sandbox.name, trail), name]).decode(errors="backslashreplace")
 
     def _seal(self, row: int, handle: int) -> None:
         """Give the open directory its own metadata, those below it first: a mode may forbid to enter it."""
@@ -93,14 +119,14 @@ class _Unpacker:
         else:
             self._finish(source >> 32, source & 0xFFFFFFFF, handle, None)
 
-    def _leaf(self, trail: tuple[int, ...], name: bytes, handle: int) -> None:
-        source = self._sandbox.source[trail[-1]]
+    def _leaf(self, trail: tuple[int, ...], row: int, name: bytes, handle: int) -> None:
+        source = self._sandbox.source[row]
         first = self._made.get(source)
         if first is not None:
-            with self._folder(first[:-1]) as folder:
-                os.link(self._sandbox.name(first[-1]), name, src_dir_fd=folder, dst_dir_fd=handle, follow_symlinks=False)
+            with self._folder(first[0]) as folder:
+                os.link(self._sandbox.name(first[1]), name, src_dir_fd=folder, dst_dir_fd=handle, follow_symlinks=False)
             return
-        self._made[source] = trail
+        self._made[source] = trail, row
         layer, item = source >> 32, source & 0xFFFFFFFF
         index = self._layers[layer]
         kind = index.kind[item]
@@ -146,12 +172,25 @@ class _Unpacker:
         link = index.kind[item] == Kind.SYMLINK
         if not link:
             more = open_bits(index.kind[item]) if self._readable else 0
-            os.chmod(target, index.mode[item] | more, dir_fd=folder)
+            os.chmod(target, self._harmless(layer, item, name) | more, dir_fd=folder)
         for key, value in index.xattrs(item):
             if key != b"security.selinux":
                 _set_attribute(path, key, value, follow=name is None)
-        time = max(index.mtime[item], 0)
+        time = seconds(index.mtime[item])
         os.utime(target, (time, time), dir_fd=folder, follow_symlinks=name is None)
+
+    def _harmless(self, layer: int, item: int, name: bytes | None) -> int:
+        """Return the mode of an entry that is no link, and note whether it gives rights to others."""
+        index = self._layers[layer]
+        kind, mode = index.kind[item], index.mode[item]
+        if not self._kept or name is None:  # set-gid of a directory passes its group on, and no rights
+            return mode
+        runs = bool(mode & _SET_ID)
+        if self._root:
+            runs = runs or kind in _NODE or any(key == _CAPABILITY for key, _ in index.xattrs(item))
+        if runs:
+            self._powers.append(name.decode(errors="backslashreplace"))
+        return mode & ~_SET_ID if runs and not self._root else mode
 
     @contextlib.contextmanager
     def _folder(self, trail: tuple[int, ...]) -> Iterator[int]:
@@ -180,5 +219,11 @@ def _set_attribute(path: bytes | int, key: bytes, value: bytes, *, follow: bool)
             os.setxattr(path, key, value, follow_symlinks=False)
     except OSError as error:
         # What an ordinary user or this file system can't set is not part of the promise.
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EACCES):
-            raise
+        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EACCES):
+            return
+        if error.errno in (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EINVAL):  # ext4 has room for some 4,000 bytes
+            reason = "no valid one" if error.errno == errno.EINVAL else "the file system has no room for it"
+            where = os.fsdecode(path) if isinstance(path, bytes) else "a directory"
+            message = f"{where.rpartition('/')[2]}: extended attribute {show(key)} of {len(value)} bytes: {reason}"
+            raise ImageError(message, hint="use format: sif") from error
+        raise

@@ -17,8 +17,10 @@ directory are consecutive rows in the order of their names' bytes.
 
 ```
 | magic 8 | rows u64 | names u64 | layers u64 | source u64[n] | first_child u32[n] | child_count u32[n] | name_at u64[n+1]
-| names | folders of the exploded layers, separated by NUL | sha256 of all before |
+| names | folders of the exploded layers and digests of their indexes, in turn, separated by NUL | sha256 of all before |
 ```
+
+The digests say which data the sandbox is of: an exploded layer that was put in the place of another is found out.
 """
 
 from __future__ import annotations
@@ -28,17 +30,19 @@ import os
 import struct
 import sys
 from array import array
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 
+from sregistry import limits
 from sregistry.errors import LayerError, StoreError, from_oserror
 from sregistry.index import Index, little
 from sregistry.store import write_atomic
 from sregistry.tar import Kind
 
-MAGIC = b"SRXSANDB"
+MAGIC = b"SRXSAND2"
 #: Source of a directory that no layer describes.
 IMPLIED = (1 << 64) - 1
 
@@ -46,7 +50,8 @@ _WHITEOUT = b".wh."
 _RESERVED = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _STARGZ = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
-_MAX_LINKS = 255  # as Linux' MAXSYMLINKS, but generous: it only stops loops
+#: Names on the way to /bin/sh; a path of Linux has half as many.
+_LOOKUP = 4096
 _HEAD = struct.Struct("<QQQ")
 _LOW = 0xFFFFFFFF
 # An attribute of an enumeration costs as much as all the rest of a line.
@@ -54,14 +59,19 @@ _DIRECTORY, _FILE, _HARD_LINK = int(Kind.DIRECTORY), int(Kind.FILE), int(Kind.HA
 
 
 class Directory:
-    """A directory while merging: its children, where its metadata is, the last layer that wrote in it."""
+    """A directory while merging: its children, where its metadata is, the last layer that wrote in it.
 
-    __slots__ = ("children", "layer", "source")
+    `cleaned` is the last layer whose whiteouts took all that lower layers had below it: nothing of them can
+    come back in that layer, so another whiteout has nothing to look for.
+    """
+
+    __slots__ = ("children", "cleaned", "layer", "source")
 
     def __init__(self, source: int, layer: int) -> None:
         self.children: dict[bytes, Directory | int] = {}
         self.source = source
         self.layer = layer
+        self.cleaned = -1
 
 
 Node = Directory | int  # anything but a directory is its source: layer number << 32 | row
@@ -78,6 +88,8 @@ class Merger:
         self._cache: dict[bytes, Directory] = {}
         self._linked: set[tuple[int, bytes]] = set()
         self._aside: dict[bytes, int] = {}
+        self._steps = 0  # names that this layer may still walk through symbolic links
+        self._implied = 0
 
     def apply(self, number: int) -> None:
         """Apply a layer over what is there. Raises LayerError that names the layer and the path."""
@@ -151,6 +163,7 @@ class Merger:
 
     def _begin(self, number: int) -> None:
         self._layer = number
+        self._steps = limits.LINK_STEPS * (len(self._layers[number]) + 10_000)
         self._cache.clear()
         self._linked.clear()
         self._aside.clear()
@@ -184,16 +197,24 @@ class Merger:
             child = here.children.get(name)
             if child is not None and not isinstance(child, Directory) and self._is_symlink(child):
                 links += 1
-                if links > _MAX_LINKS:
-                    raise self._fail(path, "too many symbolic links, a loop")
+                if links > limits.LINKS:
+                    raise self._fail(path, f"more symbolic links than the limit LINKS of {limits.LINKS}, a loop")
                 target = self._link(child)
                 if target.startswith(b"/"):
                     del trail[1:]
-                todo.extendleft(reversed(target.split(b"/")))
+                names = target.split(b"/")
+                self._steps -= len(names)
+                if self._steps < 0:
+                    most = limits.LINK_STEPS
+                    raise self._fail(path, f"symbolic links that lead through more names than the limit LINK_STEPS of {most} an entry")
+                todo.extendleft(reversed(names))
                 continue
             if not isinstance(child, Directory):
                 if not create or (keep and child is not None):
                     return None
+                self._implied += 1
+                if self._implied > limits.IMPLIED:
+                    raise self._fail(path, f"more directories that no layer describes than the limit IMPLIED of {limits.IMPLIED}")
                 child = here.children[name] = Directory(IMPLIED, self._layer)
             if create:
                 child.layer = self._layer
@@ -216,17 +237,18 @@ class Merger:
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         directory = self._walk(parent, create=False)
         if name == _OPAQUE:
-            for child in list(directory.children) if directory else ():
-                self._hide(directory, child)
+            if directory and directory.cleaned != self._layer:
+                directory.cleaned = self._layer
+                self._hide([(directory, child) for child in directory.children])
         elif not name.startswith(_RESERVED):
             hidden = name[len(_WHITEOUT) :]
             if hidden in (b"", b".", b".."):
                 raise self._fail(parent + b"/" + name, "a whiteout of nothing")
-            self._hide(directory, hidden)
+            if directory:
+                self._hide([(directory, hidden)])
 
-    def _hide(self, directory: Directory | None, name: bytes) -> None:
+    def _hide(self, waiting: list[tuple[Directory, bytes]]) -> None:
         """Remove what lower layers made; what this layer wrote stays, with the directories above it."""
-        waiting = [(directory, name)] if directory else []
         while waiting:
             above, name = waiting.pop()
             child = above.children.get(name)
@@ -234,7 +256,9 @@ class Merger:
                 continue
             if isinstance(child, Directory):
                 if child.layer == self._layer:
-                    waiting.extend([(child, below) for below in child.children])
+                    if child.cleaned != self._layer:
+                        child.cleaned = self._layer
+                        waiting.extend([(child, below) for below in child.children])
                     continue
             elif child >> 32 == self._layer or (id(above), name) in self._linked:
                 continue
@@ -254,13 +278,14 @@ class Merger:
 class Sandbox:
     """The merged root file system, packed: columns in breadth-first order (see the module's drawing).
 
-    `folders` are the exploded layers it is made of; layer numbers are positions in it. `source` of a
+    `folders` are the exploded layers it is made of, `digests` those of their indexes; layer numbers are positions in both. `source` of a
     row is layer number << 32 | row in that layer's Index, or IMPLIED. Rows of one source are one
     inode with several names.
     """
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
+    def __init__(self, folders: Sequence[Path] = (), digests: Sequence[bytes] = ()) -> None:
         self.folders = tuple(folders)
+        self.digests = tuple(digests)
         self.source = array("Q")
         self.first_child = array("I")
         self.child_count = array("I")
@@ -284,25 +309,33 @@ class Sandbox:
         return range(self.first_child[row], self.first_child[row] + self.child_count[row])
 
     @classmethod
-    def pack(cls, root: Directory, folders: Sequence[Path]) -> Sandbox:
-        """Lay the tree out in breadth-first order; the tree is taken to pieces."""
-        packed = cls(folders)
+    def pack(cls, root: Directory, folders: Sequence[Path], digests: Sequence[bytes]) -> Sandbox:
+        """Lay the tree out in breadth-first order; the tree is taken to pieces.
+
+        Raises LayerError: names or paths that links made longer than Linux can hold, or too many inodes.
+        """
+        packed = cls(folders, digests)
         names = bytearray()
         lengths = array("I", [0])
         packed.source.append(root.source)
-        directories: deque[tuple[int, Directory]] = deque([(0, root)])
+        directories: deque[tuple[int, Directory, int]] = deque([(0, root, 0)])  # the last is the length of the path, a slash behind it
         filled = []
         while directories:
-            row, directory = directories.popleft()
+            row, directory, above = directories.popleft()
             children = directory.children
             ordered = sorted(children)
             first = len(packed.source)
             filled.append((row, first, len(ordered)))
             nodes = [children[name] for name in ordered]
-            directories.extend([(child, node) for child, node in enumerate(nodes, first) if isinstance(node, Directory)])
+            sizes = list(map(len, ordered))
+            below = [(child, node) for child, node in enumerate(nodes, first) if isinstance(node, Directory)]
+            directories.extend([(child, node, above + sizes[child - first] + 1) for child, node in below])
             packed.source.extend([node.source if isinstance(node, Directory) else node for node in nodes])
             names += b"".join(ordered)
-            lengths.extend(map(len, ordered))
+            lengths.extend(sizes)
+            longest = max(sizes, default=0)
+            if longest > limits.NAME or above + longest > limits.PATH or len(packed.source) > limits.INODES:
+                raise _oversized(ordered[sizes.index(longest)], above, len(packed.source))
             children.clear()
         packed.first_child = array("I", bytes(packed.first_child.itemsize * len(packed)))
         packed.child_count = array("I", packed.first_child)
@@ -312,6 +345,16 @@ class Sandbox:
         packed._names = bytes(names)
         return packed
 
+    def indexes(self) -> list[Index]:
+        """Read the indexes of its layers. Raises DamagedLayer: one is gone, damaged, or not the one that was merged."""
+        pairs = zip(self.folders, self.digests, strict=True)
+        return [Index.read(folder / "index", expected=digest) for folder, digest in pairs]
+
+    def replace(self, layers: Mapping[int, tuple[Path, bytes]]) -> None:
+        """Take layers from other folders: folder and digest of the index by number; their rows are the same."""
+        pairs = [layers.get(number, pair) for number, pair in enumerate(zip(self.folders, self.digests, strict=True))]
+        self.folders, self.digests = tuple(folder for folder, _ in pairs), tuple(digest for _, digest in pairs)
+
     def is_directory(self, row: int, layers: Sequence[Index]) -> bool:
         """Tell whether the row is a directory."""
         source = self.source[row]
@@ -319,7 +362,8 @@ class Sandbox:
 
     def write(self, path: Path) -> None:
         """Write the packed sandbox. Raises OSError."""
-        folders = b"\0".join(os.fsencode(folder) for folder in self.folders)
+        pairs = zip(self.folders, self.digests, strict=True)
+        folders = b"\0".join(part for folder, digest in pairs for part in (os.fsencode(folder), digest.hex().encode()))
         head = _HEAD.pack(len(self), len(self._names), len(folders))
         columns = [self.source, self.first_child, self.child_count, self.name_at]
         data = b"".join([MAGIC, head, *map(little, columns), self._names, folders])
@@ -347,50 +391,70 @@ class Sandbox:
             setattr(packed, field, column)
             at = end
         packed._names = bytes(data[at : at + names])
-        packed.folders = tuple(Path(os.fsdecode(part)) for part in bytes(data[at + names : at + names + folders]).split(b"\0"))
+        parts = bytes(data[at + names : at + names + folders]).split(b"\0")
+        packed.folders = tuple(Path(os.fsdecode(part)) for part in parts[0::2])
+        packed.digests = tuple(bytes.fromhex(part.decode()) for part in parts[1::2])
         return packed
 
 
-def merge(folders: Sequence[Path], estargz: Collection[int] = ()) -> Sandbox:
+def merge(folders: Sequence[Path], estargz: Collection[int] = (), expected: Sequence[bytes | None] | None = None) -> Sandbox:
     """Merge exploded layers into one root file system.
 
     Args:
         folders: of the base environment, the image's layers from the lowest, the metadata.
         estargz: positions of those that are laid out for lazy loading.
+        expected: the digests of their indexes, as far as they are known.
 
     Raises:
         LayerError: a layer can't be applied; the message names it and the path.
-        StoreError: an index can't be read or is damaged.
+        DamagedLayer: an index can't be read, is damaged or another one.
     """
-    layers = [Index.read(folder / "index", merging=True) for folder in folders]
+    pairs = zip(folders, expected or [None] * len(folders), strict=True)
+    layers = [Index.read(folder / "index", merging=True, expected=digest) for folder, digest in pairs]
     merger = Merger(layers, estargz)
     for number in range(1, len(layers) - 1):
         merger.apply(number)
     merger.underlay(0)
     merger.apply(len(layers) - 1)
-    return Sandbox.pack(merger.root, folders)
+    return Sandbox.pack(merger.root, folders, [index.digest for index in layers])
+
+
+def _oversized(name: bytes, above: int, rows: int) -> LayerError:
+    """Return the error of a directory whose longest name is *name*, below a path of *above* bytes."""
+    size = above + len(name)
+    if len(name) > limits.NAME:
+        wrong = f"{_show(name[:60])}…: a file name of {len(name)} bytes, over the limit NAME of {limits.NAME}"
+    elif size > limits.PATH:
+        wrong = f"…{_show(name[:60])}: links lead to a path of {size} bytes, over the limit PATH of {limits.PATH}"
+    else:
+        wrong = f"{rows} inodes or more, over the limit INODES of {limits.INODES}"
+    return LayerError(f"the image: {wrong}")
 
 
 def lookup(sandbox: Sandbox, layers: Sequence[Index], path: bytes) -> int | None:
     """Return the row at *path*, all symlinks resolved inside the root; None if there is none."""
     todo = deque(path.split(b"/"))
     trail = [0]
-    links = 0
+    links = steps = 0
     while todo:
         name = todo.popleft()
+        steps += 1
+        if steps > _LOOKUP:
+            return None
         if name in (b"", b"."):
             continue
         if name == b"..":
             if len(trail) > 1:
                 trail.pop()
             continue
-        row = next((child for child in sandbox.children(trail[-1]) if sandbox.name(child) == name), None)
-        if row is None:
+        children = sandbox.children(trail[-1])
+        at = bisect_left(children, name, key=sandbox.name)
+        if at == len(children) or sandbox.name(row := children[at]) != name:
             return None
         source = sandbox.source[row]
         if source != IMPLIED and layers[source >> 32].kind[source & 0xFFFFFFFF] == Kind.SYMLINK:
             links += 1
-            if links > _MAX_LINKS:
+            if links > limits.LINKS:
                 return None
             target = layers[source >> 32].link(source & 0xFFFFFFFF)
             if target.startswith(b"/"):

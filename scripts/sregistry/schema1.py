@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sregistry.document import listed, load_json, table, text, wrong
+from sregistry import limits
+from sregistry.document import limited, listed, load_json, table, text, wrong
 from sregistry.oci import Descriptor, Digest, MediaType
 
 #: A layer of nothing, as Docker packed it for years: named many times in old images.
@@ -43,6 +44,7 @@ class Schema1:
         layers, history = listed(document.get("fsLayers"), "fsLayers"), listed(document.get("history"), "history")
         if not layers or len(layers) != len(history):
             wrong("history", f"an entry a layer ({len(layers)}), and one at least", f"{len(history)}")
+        limited("fsLayers", len(layers), "IMAGE_LAYERS", limits.IMAGE_LAYERS)
         steps = [(_blob(layer, i), _compatibility(entry, i)) for i, (layer, entry) in enumerate(zip(layers, history, strict=True))]
         # Of consecutive entries of one id all but the oldest are the same once more (§14).
         older = [entry.get("id") for _, entry in steps[1:]] + [None]

@@ -53,6 +53,12 @@ def node(environ: Mapping[str, str]) -> str:
     return tempfile.gettempdir()
 
 
+def without_braces() -> Path:
+    """Make a temporary folder for pages of a report: braces in a path would be wildcards of Snakemake."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="sregistry-report-", dir="/tmp" if set("{}") & set(usual) else usual))  # noqa: S108 - 0700
+
+
 def cache(settings: Settings, results: Path, batch: str) -> Path:
     """Return where a run of the working folder *results* is in keeps layers for as long as it lasts.
 

@@ -25,10 +25,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sregistry import messages
+from sregistry import limits, messages
 from sregistry.errors import ConfigError, from_oserror
 from sregistry.lease import lease
-from sregistry.registries import Row, rows, variable
+from sregistry.registries import TOKEN_VARIABLES, Row, rows, variable
 from sregistry.settings import CLIENT_SECRETS, VARIABLES, flag, platform, registry
 from sregistry.store import write_atomic
 
@@ -45,7 +45,6 @@ _DOCKER = (
     *("SREGISTRY_DOCKERHUB_USERNAME", "SREGISTRY_DOCKERHUB_PASSWORD", "SREGISTRY_DOCKERHUB_SECRETS"),
     *("SREGISTRY_DOCKER_CMD", "SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE"),
 )
-_MOST = 1 << 20
 
 _told: set[tuple[Path, str]] = set()
 
@@ -83,6 +82,8 @@ def overlay(environ: Mapping[str, str]) -> dict[str, str]:
             if key in variables(row) and not environ.get(key) and value != "":
                 try:
                     found[key] = check(row, key, value)
+                    if key == row.token:  # who keeps it here wants it sent
+                        found[TOKEN_VARIABLES] = f"{found.get(TOKEN_VARIABLES, '')},{key}"
                 except ConfigError:
                     hint = f"sregistry backend add {name} {key} VALUE, or remove {name} {key}"
                     raise ConfigError(f"{path}: {name}: {key} has a value that can't be used", hint=hint) from None
@@ -113,12 +114,12 @@ def read(path: Path) -> dict[str, Any] | None:
             return None
         if found.st_mode & 0o077:
             _close(path, handle, stat.S_IMODE(found.st_mode))
-        data = file.read(_MOST + 1)
+        data = file.read(limits.SECRETS_FILE + 1)
     if (path, "") not in _told:
         _told.add((path, ""))
         messages.logger().debug("credentials cache %s", path)
     try:
-        document = json.loads(data or b"{}") if len(data) <= _MOST else None
+        document = json.loads(data or b"{}") if len(data) <= limits.SECRETS_FILE else None
         whole = isinstance(document, dict) and isinstance(document.get(ACTIVE) or "", str)
     except (ValueError, RecursionError):
         whole = False
@@ -182,7 +183,7 @@ def check(row: Row, key: str, value: object) -> str:
     elif key in ("SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE"):
         platform(f"linux/{value}" if key.endswith("ARCHITECTURE") else f"{value}/amd64", key)
     else:
-        registry(row.client, {variable(row.client, "BASE"): row.base, key: value})
+        registry(row.client, {variable(row.client, "BASE"): row.base, TOKEN_VARIABLES: row.token, key: value})
     return value.strip()
 
 

@@ -11,18 +11,18 @@ GET, HEAD  /v2/                                   200: a registry
 OCI distribution-spec 1.1, "Pull" and "Content discovery"; docker/distribution's HTTP API, "Listing
 Repositories". Names come from the layout's index.json: `[host/]repository:tag` serves `repository`,
 whatever the host. Every repository that index.json names offers every blob of the layout. A path becomes a
-file only by way of a digest, so no path leaves it.
+file only by way of a digest, and only a regular file: a layout may come from anywhere, with links to anywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import socket
 import socketserver
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,14 +30,18 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
+from sregistry.beneath import Root
 from sregistry.document import MAX_DOCUMENT
-from sregistry.errors import DocumentError, InvalidReference, RegistryError, SregistryError, StoreError, from_oserror
+from sregistry.errors import DocumentError, InvalidReference, RegistryError, SregistryError, StoreError
 from sregistry.oci import Descriptor, Digest, parse_manifest
 from sregistry.reference import Reference
 from sregistry.store import Store
+from sregistry.terminal import printable
 
 _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<target>[^/]+)")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+#: Errors of this machine, which may pass: the blob may well be there.
+_TROUBLE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
 
@@ -68,13 +72,13 @@ def run(root: Path, host: str, port: int, *, log: TextIO | None = None) -> int:
     Raises:
         StoreError: *root* is no image layout. RegistryError: the address can't be used.
     """
-    if not (root / "oci-layout").is_file():
+    if not Root(root).is_file("oci-layout"):
         raise StoreError(f"{root} is no OCI image layout", hint="name a folder that holds oci-layout, index.json and blobs")
     log = log or sys.stderr
     with serve(Store(root), host, port, log=log) as server:
         print(f"serving {root} on http://{server.address}", file=log, flush=True)
         for name, tags in sorted(server.names().items()):
-            print(f"  {server.address}/{name}: {', '.join(sorted(tags))}", file=log, flush=True)
+            print(printable(f"  {server.address}/{name}: {', '.join(sorted(tags))}"), file=log, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
     return 0
@@ -111,7 +115,7 @@ class Server(ThreadingHTTPServer):
     def names(self) -> Names:
         """Return what index.json names, read again when it has changed. Raises StoreError."""
         try:
-            found = (self.store.root / "index.json").stat()
+            found = self.store.files.stat("index.json")
             state: object = (found.st_mtime_ns, found.st_size, found.st_ino)
         except OSError:
             state = None
@@ -217,10 +221,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(descriptor.digest, descriptor.media_type, "MANIFEST_UNKNOWN")
             return
         digest = self._digest(target, "MANIFEST_UNKNOWN")
-        if self._size(digest) > MAX_DOCUMENT:
-            raise _Problem(404, "MANIFEST_UNKNOWN", "manifest unknown")
         try:
-            data = self.server.store.blob(digest).read_bytes()
+            with self.server.store.open(digest) as file:
+                data = file.read(MAX_DOCUMENT + 1)  # what has more is refused as no document
             media_type = parse_manifest(data).media_type
         except (OSError, DocumentError):
             raise _Problem(404, "MANIFEST_UNKNOWN", "manifest unknown") from None
@@ -233,26 +236,17 @@ class _Handler(BaseHTTPRequestHandler):
             status, code = (400, "DIGEST_INVALID") if ":" in text or code == "BLOB_UNKNOWN" else (404, code)
             raise _Problem(status, code, "no such digest or tag") from None
 
-    def _size(self, digest: Digest) -> float:
-        """Return a blob's size, infinity when there is none."""
-        try:
-            return self.server.store.blob(digest).stat().st_size
-        except OSError:
-            return float("inf")
-
     def _file(self, digest: Digest, media_type: str, code: str) -> None:
         """Send a blob, or the part of it that is asked for, straight from the file to the socket."""
         try:
-            file = self.server.store.blob(digest).open("rb")
-        except FileNotFoundError:
-            raise _Problem(404, code, "unknown to registry") from None
+            file = self.server.store.open(digest)
         except OSError as error:
-            raise from_oserror(error, StoreError, "can't read") from error
+            if error.errno in _TROUBLE:
+                raise _Problem(500, "UNKNOWN", "this registry can't read it now") from error
+            # It isn't there, or it is a link, a pipe or a folder, or not for this user: no blob of this layout.
+            raise _Problem(404, code, "unknown to registry") from None
         with file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise _Problem(404, code, "unknown to registry")
-            size = found.st_size
+            size = os.fstat(file.fileno()).st_size
             asked = _range(self.headers.get("Range", ""), size)
             if asked == (0, 0) and size:
                 self.send_response(416)
@@ -295,8 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Write the request's line to the server's log; control characters are shown, not obeyed."""
         if self.server.log is not None:
-            line = "".join(c if c.isprintable() else "?" for c in format % args)
-            print(f"{self.address_string()} {line}", file=self.server.log, flush=True)
+            print(f"{self.address_string()} {printable(format % args)}", file=self.server.log, flush=True)
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:

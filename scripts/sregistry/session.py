@@ -11,19 +11,20 @@ import random
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.adapters import BaseAdapter
 from requests.auth import AuthBase
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
-from sregistry import __version__
+from sregistry import __version__, limits
 from sregistry.pace import reset_of
+from sregistry.wire import ExactAdapter, Overdue, Watch
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
 RETRIED = (408, 425, 429, 499, 500, 502, 503, 504, 522, 524)
@@ -35,9 +36,10 @@ T = TypeVar("T")
 class Patience:
     """How long and how often to try; all times in seconds.
 
-    `connect` and `read` bound one connection attempt and one silence, never a whole transfer. The
-    n-th repetition waits `backoff * 2**n` or up to a half less, so that clients that were cut off
-    together don't come back together; at most `longest`, which also bounds a Retry-After.
+    `connect` and `read` bound one connection attempt and one silence; `answer`, `document` and `error` the time from a request
+    to its header lines, for a document's body, and for a body that says what went wrong. A blob brings `slow_bytes` in
+    `slow_seconds`, or the try ends. The n-th repetition waits `backoff * 2**n` or up to a half less, so that clients that were cut
+    off together don't come back together; at most `longest`, which also bounds a Retry-After.
     """
 
     connect: float = 10
@@ -45,6 +47,23 @@ class Patience:
     retries: int = 5
     backoff: float = 1
     longest: float = 60
+    answer: float = limits.ANSWER_SECONDS
+    document: float = limits.DOCUMENT_SECONDS
+    error: float = limits.ERROR_SECONDS
+    slow_bytes: int = limits.SLOW_BYTES
+    slow_seconds: float = limits.SLOW_SECONDS
+    clock: Callable[[], float] = time.monotonic
+
+    def watch(self, brief: float | None = None) -> Watch:
+        """Return the watch of a request; with *brief* its answer comes in so many seconds."""
+        return Watch(
+            answer=self.answer if brief is None else brief,
+            document=self.document if brief is None else brief,
+            error=self.error,
+            slow_bytes=self.slow_bytes,
+            slow_seconds=self.slow_seconds,
+            clock=self.clock,
+        )
 
     def wait(self, attempt: int) -> None:
         """Sleep after the failed *attempt*, counted from 0."""
@@ -99,7 +118,7 @@ def new_session(patience: Patience) -> requests.Session:
     session = requests.Session()
     session.headers.update({"User-Agent": f"sregistry/{__version__}", "Accept-Encoding": "identity"})
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
+        session.mount(scheme, ExactAdapter(max_retries=retry))
     return session
 
 
@@ -121,6 +140,8 @@ def why(error: BaseException, patience: Patience) -> tuple[str, str | None]:
         return "the proxy does not answer", "check HTTPS_PROXY and NO_PROXY"
     if find(ssl.SSLError) or find(urllib3.exceptions.SSLError):
         return "it speaks no TLS", NO_TLS
+    if find(Overdue):
+        return "its answer takes too long", "try again later"
     if find(urllib3.exceptions.ReadTimeoutError):
         return f"no answer in {patience.read:g} s", "try again later"
     if find(http.client.RemoteDisconnected):
@@ -149,31 +170,9 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def without_retries(adapter: BaseAdapter) -> HTTPAdapter:
+def without_retries(adapter: BaseAdapter) -> ExactAdapter:
     """Return one that uses the connections of *adapter*, which `new_session` made, and tries once."""
-    assert isinstance(adapter, HTTPAdapter)
-    single = HTTPAdapter(max_retries=0)
+    assert isinstance(adapter, ExactAdapter)
+    single = ExactAdapter(max_retries=0)
     single.poolmanager, single.proxy_manager = adapter.poolmanager, adapter.proxy_manager
     return single
-
-
-def origin(url: str | None) -> tuple[str, str]:
-    """Return scheme and host[:port] in lower case."""
-    parts = urlsplit(url or "")
-    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    host = _authority(parts.netloc).lower()
-    return parts.scheme, host.removesuffix(port) if port else host
-
-
-def host_of(url: str | None) -> str:
-    """Return host[:port] of an address, "" when it has none: all that messages show of it."""
-    try:
-        parts = urlsplit(url or "")
-        return _authority(parts.netloc) if parts.hostname else ""
-    except ValueError:
-        return ""
-
-
-def _authority(netloc: str) -> str:
-    """Return host[:port] as urllib3 has it, which sends what is meant for ``a\\@b`` to a."""
-    return netloc.partition("\\")[0].rpartition("@")[2]

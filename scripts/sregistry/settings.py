@@ -20,13 +20,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sregistry import limits, trust, units
+from sregistry.address import is_loopback
 from sregistry.compression import Compression
-from sregistry.errors import ConfigError
+from sregistry.errors import ConfigError, UsageError
+from sregistry.filename import DEFAULT as FILENAME
+from sregistry.filename import FORMATS, Template
+from sregistry.messages import warn
 from sregistry.oci import Platform
-from sregistry.registries import is_host, owners, rows, variable
+from sregistry.registries import is_host, owners, rows, variable, withheld
 
-#: Format → ending of the file's name.
-FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}
 #: Builder → the formats it writes. A directory needs no other program.
 BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularity": ("sif", "simg")}
 
@@ -46,6 +49,7 @@ ANY = "oci"
 VARIABLES = {
     "client": "SREGISTRY_CLIENT",
     "storage": "SREGISTRY_STORAGE",
+    "filename": "SREGISTRY_FILENAME",
     "database": "SREGISTRY_DATABASE",
     "cache": "SINGULARITY_CACHEDIR",
     "cache_from": "SREGISTRY_CACHE_FROM",
@@ -61,16 +65,21 @@ DEFAULTS: dict[str, Any] = {
     "compression": {"codec": "gzip", "level": "default", "block_size": 131072},
     "builder": "native",
     "storage": "~/.singularity/shub",
+    "filename": FILENAME,
+    "force": False,
     "database": "~/.singularity",
     "cache": "~/.singularity",
     "cache_from": [],
     "connections": 9,
-    "layer_limit": 1 << 40,
+    "layer_limit": limits.LAYER,
     "refresh": False,
     "locked": None,
     "transfer": None,
     "docker_cmd": False,
 }
+
+#: What a folder's name must not have: it could be written in no line, and in no JSON that others read.
+_UNTOLD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "")
 
@@ -79,7 +88,7 @@ _TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "
 class RegistrySettings:
     """How to reach one registry; `token` is read from the variable `token_variable`.
 
-    `rate` is in requests a second, None without a limit.
+    `rate` is in requests a second, None without a limit. `withheld` says why the token is None although there is one.
     """
 
     client: str
@@ -92,14 +101,19 @@ class RegistrySettings:
     token_variable: str
     verify: bool = True
     rate: float | None = None
+    #: Why no token is sent, where there is one.
+    withheld: str | None = field(default=None, compare=False)
+    #: Whether nothing secret goes to `base`: only a row of the working folder has it asked over plain http.
+    exposed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The pipeline's settings.
 
+    `filename` makes the names of the images' files; `force` lets an image take the file of another one.
     `disable` means: no catalog, images go to the current folder; `disable_cache`: layers are kept for one run only,
-    elsewhere than in `cache`. `tmpdir` is None where nothing is said.
+    elsewhere than in `cache`. `tmpdir` is None where nothing is said. `trust` are numbers of users; see `trust.users`.
     """
 
     client: str
@@ -108,6 +122,8 @@ class Settings:
     compression: Compression
     builder: str
     storage: Path
+    filename: Template
+    force: bool
     database: Path
     cache: Path
     cache_from: tuple[Path, ...]
@@ -120,6 +136,7 @@ class Settings:
     disable: bool
     disable_cache: bool
     tmpdir: Path | None
+    trust: frozenset[int] | None = frozenset()
 
     @classmethod
     def load(cls, *, given: Mapping[str, Any] | None = None, file: Mapping[str, Any] | None = None, environ: Mapping[str, str]) -> Settings:
@@ -142,11 +159,13 @@ class Settings:
             compression=choice.compression(),
             builder=choice.word("builder", tuple(BUILDERS)),
             storage=Path.cwd() if disable and not choice.given.get("storage") else choice.folder("storage"),
+            filename=choice.template("filename"),
+            force=choice.flag("force"),
             database=choice.folder("database"),
             cache=choice.folder("cache"),
             cache_from=choice.folders("cache_from"),
             connections=choice.count("connections"),
-            layer_limit=choice.count("layer_limit", digits=18),
+            layer_limit=choice.size("layer_limit"),
             refresh=choice.flag("refresh"),
             locked=choice.path("locked"),
             transfer=choice.partition("transfer"),
@@ -154,6 +173,7 @@ class Settings:
             disable=disable,
             disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
             tmpdir=folder(environ[TMPDIR], TMPDIR) if environ.get(TMPDIR) else None,
+            trust=trust.users(environ.get(trust.VARIABLE, "")),
         )
 
     @property
@@ -227,12 +247,27 @@ class Choice:
             raise ConfigError(f"{name}: expected a number from 1, got {value}")
         return number
 
+    def size(self, key: str) -> int:
+        """Bytes, from 1."""
+        value, name, _ = self.find(key)
+        try:
+            number = units.size(value)
+        except UsageError as error:
+            raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
+        if number < 1:
+            raise ConfigError(f"{name}: expected a size from 1 byte, got {value}")
+        return number
+
     def partition(self, key: str) -> str | None:
         """The name of a partition or queue: one plain word, as it goes into a command line of the scheduler."""
         value, name, _ = self.find(key)
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,@-]*", str(value)):
             raise ConfigError(f"{name}: {value!r} is no name of a partition or queue")
         return None if value is None else str(value)
+
+    def template(self, key: str) -> Template:
+        value, name, _ = self.find(key)
+        return Template.parse(value, name)
 
     def folder(self, key: str) -> Path:
         value, name, _ = self.find(key)
@@ -274,12 +309,12 @@ def _walk(table: Mapping[str, Any], key: str) -> Any:
 def folder(value: object, name: str) -> Path:
     """Return a folder's absolute path. Raises ConfigError that blames *name*."""
     try:
-        path = Path(str(value)).expanduser()
+        path = Path.cwd() / Path(str(value)).expanduser()
     except RuntimeError:
         raise ConfigError(f"{name}: {value}: no such home folder") from None
-    if "\0" in str(path) or "\n" in str(path):
-        raise ConfigError(f"{name}: {value!r} is no folder name")
-    return Path.cwd() / path
+    if _UNTOLD.search(str(path)):
+        raise ConfigError(f"{name}: {str(path)!r} is no folder name", hint="choose one in UTF-8, without line ends and control characters")
+    return path
 
 
 def platform(text: str, name: str) -> Platform:
@@ -324,6 +359,10 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     base = own if row.base or not fallback else fallback
     # The token of a client of any host is for the host that _BASE names, not for whatever a reference does.
     token = (environ.get(row.token) or "").strip() or None if base == own else None
+    kept = withheld(row, own, environ) if token else None
+    if kept:
+        warn(kept)
+        token = None
     if token and not (token.isascii() and token.isprintable()):
         raise ConfigError(f"{row.token}: holds characters that no token has", hint="export it again, without blanks or line ends")
     username = environ.get(variable(client, "USERNAME")) or row.username
@@ -333,17 +372,20 @@ def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> 
     if not re.fullmatch(r"[A-Za-z0-9._-]+", version):
         raise ConfigError(f"{variable(client, 'VERSION')}: {version!r} is no version", hint="such as v2")
     switch = environ.get(variable(client, "NOHTTPS")) or ""
+    https = not flag(switch, variable(client, "NOHTTPS")) if switch else row.https
     return RegistrySettings(
         client=client,
         base=_host(base, variable(client, "BASE")),
         collection=row.collection,
-        https=not flag(switch, variable(client, "NOHTTPS")) if switch else row.https,
+        https=https,
         version=version,
         username=username,
         token=token,
         token_variable=row.token,
         verify=not unverified(environ),
         rate=row.rate,
+        withheld=kept,
+        exposed=row.own and not https and not switch and not is_loopback(f"//{base}"),
     )
 
 
@@ -378,15 +420,21 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
 
 
 def from_file(path: Path = CONFIG) -> dict[str, Any]:
-    """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML."""
+    """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML, with file and line."""
     import yaml
 
     try:
-        keys = yaml.safe_load(path.read_bytes()) or {}
-    except FileNotFoundError:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"can't read {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    try:
+        keys = yaml.safe_load(data) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or "characters that are no text"
+        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: this is no YAML: {why}") from None
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: expected `key: value` lines")
     return keys

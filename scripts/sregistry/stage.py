@@ -16,22 +16,32 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry import messages
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
 from sregistry.pulse import say
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.compression import Compression
-    from sregistry.manifest import Resolved
+    from sregistry.manifest import Layer, Resolved
+    from sregistry.occupant import Identity
     from sregistry.registry import RegistryClient
+    from sregistry.sandbox import Sandbox
     from sregistry.settings import RegistrySettings
     from sregistry.store import Store
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+#: The stages that may fail because of what was published, which is marked.
+_OF_PUBLISHED = ("layer", "explode", "metadata", "sandbox", "image")
+
+
+class _Unresolved(SregistryError):
+    """What the manifest stage wrote down in place of a manifest: the tag is asked again anyway, or was pinned before and is good."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         messages.set_up(os.environ)
         options.run(options)
+        if options.stage in _OF_PUBLISHED:
+            from sregistry import failure
+
+            failure.forget([options.output])
     except SregistryError as error:
+        if options.stage in _OF_PUBLISHED and not isinstance(error, _Unresolved):
+            from sregistry import failure
+
+            failure.note(options.output, error)
         return report(error)
     except OSError as error:
         return report(from_oserror(error, StoreError, options.stage))
@@ -102,8 +120,9 @@ def _pattern(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> None:
     """Resolve a reference. A refusal is written down: other images go on, `metadata` reports it."""
-    from sregistry import receipt
+    from sregistry import failure, receipt
     from sregistry.manifest import resolve
+    from sregistry.occupant import Identity
     from sregistry.oci import Digest, Platform
     from sregistry.secrets import overlay
     from sregistry.target import locate
@@ -113,14 +132,37 @@ def _manifest(options: argparse.Namespace) -> None:
     try:
         environ = overlay(os.environ)
         settings, reference = locate(options.uri, options.client, environ)
-        store = _store(options)
+        store, platform = _store(options), Platform.parse(options.platform)
         locked = Digest(options.locked) if options.locked else None
+        guarded = options.target is not None and not receipt.vouches(output.with_name("image.json"), options.target)
+        if guarded:  # before anything is asked, and once more when the platform is known
+            _guard(options, Identity.of_reference(reference, platform, options.format))()
         with _client(settings, store, environ) as client:
-            resolved = resolve(client, reference, Platform.parse(options.platform), store, locked=locked)
+            resolved = resolve(client, reference, platform, store, locked=locked)
+        if guarded:
+            _guard(options, Identity.of_resolved(resolved, options.format))()
     except SregistryError as error:
         receipt.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
         return
     resolved.write(output)
+    failure.forget(failure.outputs(output.parent))
+    for line in resolved.warnings:
+        say(f"warning: {resolved.uri}: {line}")
+
+
+def _guard(options: argparse.Namespace, wanted: Identity) -> Callable[[], None]:
+    """Return what raises ImageError where another image, or somebody's work, has the name that an image is to get."""
+    from sregistry.catalog import Catalog
+    from sregistry.occupant import refusal
+    from sregistry.secrets import overlay
+
+    def guard() -> None:
+        records = Catalog(options.database).records if options.database is not None else list
+        error = refusal(options.target, wanted, records, overlay(os.environ), force=options.force)
+        if error is not None:
+            raise error
+
+    return guard
 
 
 def _change(options: argparse.Namespace) -> None:
@@ -185,7 +227,7 @@ def _refresh(options: argparse.Namespace) -> None:
     patterns = [TagChange.parse(value) for value in values if "platform" not in value]
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
     receipt.write(options.output, value)
-    print("\n".join(told(images, patterns)), flush=True)
+    print("\n".join(map(printable, told(images, patterns))), flush=True)
     errors = [item.error for item in patterns if item.status == FAILED] + [item.error for item in images if item.status == FAILED]
     if errors:
         more = f" (and {len(errors) - 1} more, above)" if len(errors) > 1 else ""
@@ -205,69 +247,100 @@ def _pinned(path: Path) -> str | None:
 
 def _manifests(options: argparse.Namespace) -> None:
     """Gather the layers of all images, and which are SIFs; an image that could not be resolved has none."""
+    from collections import Counter
+
     from sregistry import receipt
+    from sregistry.claims import key
 
     layers = {}
-    sizes: dict[str, int | None] = {}
+    sizes: dict[str, list[int]] = {}
+    sources: dict[str, dict[tuple[str, ...], str]] = {}
     sifs = []
     for path in options.manifests:
         value = receipt.read(path)
-        found = {layer["digest"]: layer["size"] for layer in value.get("layers", ())}
-        layers[path.parent.name] = list(found)
-        # One manifest may know the size that another, of schema 1, does not.
-        sizes |= {digest: size for digest, size in found.items() if sizes.get(digest) is None}
+        image = path.parent.name
+        found = {layer["digest"]: layer for layer in value.get("layers", ())}
+        layers[image] = list(found)
+        for digest, layer in found.items():
+            sources.setdefault(digest, {}).setdefault(key(value, layer), image)
+            sizes.setdefault(digest, []).extend([] if layer["size"] is None else [layer["size"]])
         if value.get("kind") == "sif":
-            sifs.append(path.parent.name)
-    receipt.write(options.output, {"layers": layers, "sizes": sizes, "sifs": sifs})
+            sifs.append(image)
+    receipt.write(
+        options.output,
+        {
+            "layers": layers,
+            # One manifest may know the size that another, of schema 1, does not; and one may be wrong.
+            "sizes": {digest: Counter(said).most_common(1)[0][0] if said else None for digest, said in sizes.items()},
+            "sources": {digest: list(images.values()) for digest, images in sources.items()},
+            "sifs": sifs,
+        },
+    )
 
 
 def _layer(options: argparse.Namespace) -> None:
-    """Download one blob into the store."""
-    from sregistry import receipt
+    """Download one blob into the store, as one of the images that name it leads to it."""
+    from sregistry import claims, receipt
+    from sregistry.beneath import opened
     from sregistry.inflate import is_estargz
-    from sregistry.layer import fetch
     from sregistry.oci import Digest
     from sregistry.secrets import overlay
-    from sregistry.settings import registry
+    from sregistry.settings import DEFAULTS, registry
 
-    resolved, store = _resolved(options.manifest), _store(options)
+    digest, store = Digest(options.digest), _store(options)
     environ = overlay(os.environ)
-    settings = registry(resolved.client, environ, fallback=resolved.registry)
-    layer = resolved.layer(Digest(options.digest))
-    was = store.has(layer.blob.digest, layer.blob.size)
+
+    def connect(resolved: Resolved) -> RegistryClient:
+        return _client(registry(resolved.client, environ, fallback=resolved.registry), store, environ)
+
+    found = claims.read(options.manifest, digest)
+    was = any(store.has(digest, claim.layer.blob.size) for claim in found)
     start = time.monotonic()
     try:
-        with _client(settings, store, environ) as client:
-            made = fetch(client, resolved.reference, layer, store, connections=options.connections)
+        made = claims.fetch(found, store, connect, connections=options.connections, limit=options.limit or DEFAULTS["layer_limit"])
         path = Path(made["holds"][0]["path"])
-        with path.open("rb") as file:
+        with opened(path, depth=3) as file:
             estargz = is_estargz(file)
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename} was removed meanwhile", hint="run again to fetch it anew") from error
-    receipt.write(options.output, {**made, "estargz": estargz, "store": str(store.root)})
+    diff_id = claims.agreed(found)
+    receipt.write(
+        options.output, {**made, "diff_id": None if diff_id is None else str(diff_id), "estargz": estargz, "store": str(store.root)}
+    )
     there = was or store.root not in path.parents
     say(f"layer {_short(options.digest)}: {_amount(made['size']) + ', there already' if there else _rated(made['size'], start)}")
 
 
 def _explode(options: argparse.Namespace) -> None:
     """Inflate a layer and compress it as squashfs blocks."""
-    from sregistry import receipt
+    from sregistry import claims, proof, receipt
     from sregistry.cores import usable
-    from sregistry.explode import explode
+    from sregistry.explode import explode, unlike
     from sregistry.oci import Digest
 
     layer = receipt.read(options.layer)
     store = _store(options)
+    digest = Digest(layer["digest"])
     diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
+    if options.manifest:  # the receipt may be older than some of them
+        diff_id = claims.agreed(claims.read(options.manifest, digest))
     threads = min(options.threads, usable())
     path = Path(layer["holds"][0]["path"])
     compression = _compression(options)
-    there = diff_id is not None and store.find_exploded(compression.variant, diff_id) is not None
+    begun: list[bool] = []
     start = time.monotonic()
-    made = explode(store, Digest(layer["digest"]), diff_id, compression, threads, path=path, limit=options.limit)
-    kept = {"digest": layer["digest"], "estargz": layer.get("estargz", False), "store": str(store.root)}
+    how: dict[str, Any] = {"path": path, "limit": options.limit, "begun": lambda: begun.append(True)}
+    made = explode(store, digest, diff_id, compression, threads, **how)
+    if diff_id is not None and not begun and not proof.known(store, digest, diff_id):
+        # What was there may be another layer's, whose diff_id the config says: the bytes decide.
+        made = explode(store, digest, None, compression, threads, **how)
+        if made["diff_id"] != str(diff_id):
+            raise unlike(f"layer {digest}", made["diff_id"], diff_id)
+    proof.keep(store, digest, Digest(made["diff_id"]))
+    kept = {"digest": layer["digest"], "size": layer["size"], "estargz": layer.get("estargz", False), "store": str(store.root)}
     receipt.write(options.output, {**made, **kept})
-    say(f"explode {_short(layer['digest'])}: {_amount(layer['size']) + ', there already' if there else _rated(layer['size'], start)}")
+    said = _rated(layer["size"], start) if begun else f"{_amount(layer['size'])}, there already"
+    say(f"explode {_short(layer['digest'])}: {said}")
 
 
 def _metadata(options: argparse.Namespace) -> None:
@@ -288,6 +361,8 @@ def _metadata(options: argparse.Namespace) -> None:
         {
             "environment": environment["path"],
             "metadata": metadata["path"],
+            "variant": compression.variant,
+            "indexes": [environment["index"], metadata["index"]],
             "docker_cmd": options.docker_cmd,
             "created": created,
             "store": str(store.root),
@@ -299,11 +374,12 @@ def _metadata(options: argparse.Namespace) -> None:
 def _sandbox(options: argparse.Namespace) -> None:
     """Merge base environment, layers and metadata."""
     from sregistry import receipt
+    from sregistry.remake import Sources, repairing
     from sregistry.sandbox import merge
 
     resolved, metadata = _resolved(options.manifest), receipt.read(options.metadata)
     exploded = {value["digest"]: value for value in map(receipt.read, options.layers)}
-    folders: list[str] = []
+    layers: list[tuple[str, str]] = []
     estargz = []
     for layer in resolved.layers:
         made = exploded.get(str(layer.blob.digest))
@@ -314,10 +390,26 @@ def _sandbox(options: argparse.Namespace) -> None:
             raise DigestMismatch(
                 f"{resolved.uri}: layer {layer.blob.digest} has diff_id {made['diff_id']}, not {layer.diff_id} as its config says"
             )
-        folders.append(made["path"])
+        _sized(resolved, layer, made.get("size"))
+        layers.append((made["path"], made["index"]))
         if layer.blob.estargz or made.get("estargz"):
-            estargz.append(len(folders))  # the environment is below
-    merge([Path(path) for path in (metadata["environment"], *folders, metadata["metadata"])], estargz).write(options.output)
+            estargz.append(len(layers))  # the environment is below
+    first, last = metadata["indexes"]
+    layers = [(metadata["environment"], first), *layers, (metadata["metadata"], last)]
+    known = {number: (Path(path), bytes.fromhex(digest)) for number, (path, digest) in enumerate(layers)}
+
+    def merged(remade: Mapping[int, tuple[Path, bytes]]) -> Sandbox:
+        folders, digests = zip(*({**known, **remade}).values(), strict=True)
+        return merge(folders, estargz, digests)
+
+    sources = Sources(resolved, options.manifest.parent.parent, options.metadata)
+    repairing([folder for folder, _ in known.values()], sources, merged).write(options.output)
+
+
+def _sized(resolved: Resolved, layer: Layer, size: int | None) -> None:
+    """Compare the size that an image says of a layer with that of the blob, None where it is not known. Raises DigestMismatch."""
+    if size is not None and layer.blob.size not in (None, size):
+        raise DigestMismatch(f"{resolved.uri}: layer {layer.blob.digest} has {size} bytes, not {layer.blob.size} as its manifest says")
 
 
 def _image(options: argparse.Namespace) -> None:
@@ -325,13 +417,17 @@ def _image(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.manifest import SIF
     from sregistry.metadata import sif_objects
+    from sregistry.occupant import Identity
+    from sregistry.remake import Sources, repairing
     from sregistry.sandbox import Sandbox
 
     resolved = _resolved(options.manifest)
     start = time.monotonic()
+    guard = _guard(options, Identity.of_resolved(resolved, options.format))
+    guard()
     if resolved.kind == SIF:
-        made = _taken(options, resolved)
-        receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+        made = _taken(options, resolved, guard)
+        receipt.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipt.hold(options.target)]})
         say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
         return
     if options.metadata is None or options.sandbox is None:
@@ -349,31 +445,42 @@ def _image(options: argparse.Namespace) -> None:
         "deffile": deffile,
         "documents": documents,
         "architecture": resolved.platform.architecture,
+        "guard": guard,
     }
     sandbox = Sandbox.read(options.sandbox)
-    if options.builder == "native":
-        from sregistry.image import build
 
-        made = build(sandbox, **wanted)
-    else:
-        from sregistry import builders, scratch
-        from sregistry.cores import usable
+    def build(remade: Mapping[int, tuple[Path, bytes]]) -> dict[str, Any]:
+        sandbox.replace(remade)
+        return _built(options, sandbox, wanted)
 
-        made = builders.build(
-            sandbox,
-            builder=options.builder,
-            level=options.level,
-            threads=min(options.threads, usable()),
-            scratch=scratch.working(os.environ),
-            **wanted,
-        )
-        if made["lost"]:
-            say(f"warning: {resolved.uri}: builder: {options.builder} can't keep: {'; '.join(made['lost'])}")
-    receipt.write(options.output, {**made, "holds": [receipt.hold(options.target)]})
+    made = repairing(sandbox.folders, Sources(resolved, options.manifest.parent.parent, options.metadata), build)
+    if made.get("lost"):
+        who = "a sandbox here" if options.builder == "native" else f"builder: {options.builder}"
+        say(f"warning: {resolved.uri}: {who} can't keep: {'; '.join(made['lost'])}")
+    receipt.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipt.hold(options.target)]})
     say(f"image {resolved.uri}: {_rated(made['size'], start)}, {options.target}")
 
 
-def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
+def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the image with the builder that is asked for."""
+    if options.builder == "native":
+        from sregistry.image import build
+
+        return build(sandbox, **wanted)
+    from sregistry import builders, scratch
+    from sregistry.cores import usable
+
+    return builders.build(
+        sandbox,
+        builder=options.builder,
+        level=options.level,
+        threads=min(options.threads, usable()),
+        scratch=scratch.working(os.environ),
+        **wanted,
+    )
+
+
+def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> dict[str, Any]:
     """Publish a SIF as it is. Raises ImageError that names the image."""
     from sregistry import receipt
     from sregistry.errors import ImageError
@@ -384,10 +491,11 @@ def _taken(options: argparse.Namespace, resolved: Resolved) -> dict[str, Any]:
     if options.sif is None:
         raise UsageError(f"{resolved.uri} is a SIF in the registry: --sif is needed")
     layer = receipt.read(options.sif)
+    _sized(resolved, resolved.layers[0], layer["size"])
     blob = Path(layer["holds"][0]["path"])
     ours = Path(layer["store"]) in blob.parents
     try:
-        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform)
+        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform, guard=guard)
     except ImageError as error:
         raise ImageError(f"{resolved.uri}: {error.message}", hint=error.hint) from error
 
@@ -399,12 +507,15 @@ def _catalog(options: argparse.Namespace) -> None:
     from sregistry import receipt
     from sregistry.catalog import Catalog
     from sregistry.document import load_json
+    from sregistry.errors import ImageError
     from sregistry.facts import facts
     from sregistry.manifest import SIF
     from sregistry.rebuild import made
     from sregistry.record import record
 
     resolved, image = _resolved(options.manifest), receipt.read(options.image)
+    if receipt.stale(image):
+        raise ImageError(f"{image['path']} was replaced or removed meanwhile, and is not recorded as {resolved.uri}", hint="run again")
     catalog = Catalog(options.database)
     config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
     how = made(
@@ -446,18 +557,20 @@ def _resolved(path: Path) -> Resolved:
 
     try:
         return Resolved.read(path)
-    except SregistryError:
+    except SregistryError as error:
         value = receipt.read(path)
-        if "error" in value:
-            receipt.discard(path, value)
-        raise
+        if "error" not in value:
+            raise
+        receipt.discard(path, value)
+        raise _Unresolved(error.message, hint=error.hint) from error
 
 
 def _store(options: argparse.Namespace) -> Store:
+    from sregistry import trust
     from sregistry.settings import store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache), options.cache_from)
+    return Store(store_root(options.cache), options.cache_from, trust.users(options.trust))
 
 
 def _client(settings: RegistrySettings, store: Store, environ: Mapping[str, str]) -> RegistryClient:
@@ -489,6 +602,7 @@ def _epoch() -> int | None:
     return int(text) if text else None
 
 
+@cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sregistry.stage", description="One stage of the pipeline.")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
@@ -496,10 +610,14 @@ def _parser() -> argparse.ArgumentParser:
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, required=True, metavar="DIR", help="the store is in its folder docker")
     cache.add_argument("--cache-from", type=Path, action="append", default=[], metavar="DIR", help="a further store, to read")
+    cache.add_argument("--trust", default="", metavar="USER:…", help="whose exploded layers are used, as SREGISTRY_TRUST has it")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument("--output", type=Path, required=True, metavar="FILE")
     manifest = argparse.ArgumentParser(add_help=False)
     manifest.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="manifest.json")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--database", type=Path, metavar="DIR", help="the catalog, which knows what image a file is")
+    place.add_argument("--force", action="store_true", help="take the place of another image")
     compression = argparse.ArgumentParser(add_help=False)
     compression.add_argument("--codec", required=True)
     compression.add_argument("--level", required=True)
@@ -540,24 +658,29 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("changes", type=Path, nargs="+", metavar="FILE")
     stage.set_defaults(run=_refresh)
 
-    stage = stages.add_parser("manifest", parents=[cache, output], help="resolve a reference")
+    stage = stages.add_parser("manifest", parents=[cache, output, place], help="resolve a reference")
     stage.add_argument("--uri", required=True)
     stage.add_argument("--client", required=True)
     stage.add_argument("--platform", required=True)
     stage.add_argument("--locked", metavar="DIGEST", help="what the tag is to mean")
+    stage.add_argument("--format", default="sif", help="of the image")
+    stage.add_argument("--target", type=Path, metavar="PATH", help="the image: refuse at once if another one is there")
     stage.set_defaults(run=_manifest)
 
     stage = stages.add_parser("manifests", parents=[output], help="gather the layers of all images")
     stage.add_argument("manifests", type=Path, nargs="*", metavar="FILE")
     stage.set_defaults(run=_manifests)
 
-    stage = stages.add_parser("layer", parents=[manifest, cache, output], help="download a layer")
+    stage = stages.add_parser("layer", parents=[cache, output], help="download a layer")
+    stage.add_argument("--manifest", type=Path, required=True, nargs="+", metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--digest", required=True)
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time, for a large layer")
+    stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
     stage.set_defaults(run=_layer)
 
     stage = stages.add_parser("explode", parents=[cache, compression, output], help="inflate and recompress a layer")
     stage.add_argument("--layer", type=Path, required=True, metavar="FILE", help="receipt of the layer")
+    stage.add_argument("--manifest", type=Path, nargs="*", default=[], metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--threads", type=int, default=1, metavar="N")
     stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
     stage.set_defaults(run=_explode)
@@ -572,7 +695,7 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("layers", type=Path, nargs="*", metavar="FILE", help="receipts of exploded layers")
     stage.set_defaults(run=_sandbox)
 
-    stage = stages.add_parser("image", parents=[manifest, output], help="assemble the image")
+    stage = stages.add_parser("image", parents=[manifest, output, place], help="assemble the image")
     stage.add_argument("--metadata", type=Path, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("--sandbox", type=Path, metavar="FILE", help="sandbox.index")
     stage.add_argument("--sif", type=Path, metavar="FILE", help="receipt of the layer, in place of both, if it is a SIF")

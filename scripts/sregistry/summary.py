@@ -31,6 +31,7 @@ from sregistry.lock import Lock
 from sregistry.manifest import Resolved
 from sregistry.store import Store
 from sregistry.target import Target
+from sregistry.terminal import printable
 
 #: The last one is of a run that was told to make something else, such as `--until manifests`.
 DONE, UNCHANGED, FAILED, LEFT = "done", "unchanged", "failed", "left"
@@ -304,7 +305,7 @@ class Summary:
     def _print(self, lines: Iterable[str]) -> None:
         if messages.shown(messages.Level.INFO):
             for line in lines:
-                print(line, file=self._out or sys.stderr, flush=True)
+                print(printable(line), file=self._out or sys.stderr, flush=True)
 
 
 def _row(outcome: Outcome) -> list[str]:

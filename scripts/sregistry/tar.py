@@ -8,26 +8,31 @@ header: name 100 · mode 8 · uid 8 · gid 8 · size 12 · mtime 12 · chksum 8 
 
 Formats: v7, ustar and pax (POSIX.1-2024, pax "ustar Interchange Format" and "pax Header Block"), GNU
 (long names L and K, base-256 numbers, sparse files of type S) and GNU's sparse files in pax form
-(0.0, 0.1, 1.0; GNU tar manual, "Sparse Formats"). Names are bytes and never decoded. Our own reader,
-because the standard library's takes four times as long and repairs what should be refused.
+(`sparse`). Names are bytes and never decoded. Our own reader, because the standard library's takes
+four times as long and repairs what should be refused.
+
+Every name and number is checked here, against `limits`: what follows may rely on it. A stream ends where
+its last content is complete: padding and zero blocks may be missing, as for Docker and containerd.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
+import struct
+from array import array
 from collections.abc import Iterator
 from enum import IntEnum
-from urllib.parse import unquote_to_bytes
+from itertools import count, repeat
 
+from sregistry import limits, sparse
 from sregistry.errors import LayerError
+from sregistry.fields import Fail, NoNumber, check_path, clean, decimal, integer, number, ranged, show
+from sregistry.pax import Records
 
 _BLOCK = 512
-_ZERO_BLOCK = bytes(_BLOCK)
-#: Largest extended header or long name that is read, in bytes.
-_MAX_HEADER = 16 << 20
+_HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 6s 2x 64x 8s 8s 155s 12x")
 _ZEROS = memoryview(bytes(1 << 20))
+#: What a header means by a size or a time: 64 bits with a sign, as archive/tar and GNU tar read them.
+_LEAST = -(1 << 63)
 
 Piece = bytes | memoryview
 
@@ -88,22 +93,10 @@ class Entry:
     xattrs: tuple[tuple[bytes, bytes], ...]
 
 
-# A path that needs cleaning has an empty, '.' or '..' component.
-_UNCLEAN = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
-
-
-def clean(path: bytes) -> bytes:
-    """Return *path* relative to the root, lexically: ``..`` never leads above it."""
-    if not _UNCLEAN.search(path):
-        return path
-    parts: list[bytes] = []
-    for part in path.split(b"/"):
-        if part == b"..":
-            if parts:
-                parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
+_DEVICES = frozenset((Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE))
+#: Types of headers that are no entries themselves.
+_EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K", b"V"))
+_ZERO = (b"", b"\0")
 
 
 class TarReader:
@@ -121,26 +114,35 @@ class TarReader:
         self._view = memoryview(b"")
         self._at = 0  # in the current piece
         self._before = 0  # bytes of the stream before the current piece
+        self._header_at = 0
         self._data = 0  # unread bytes of the current entry's data
         self._padding = 0
-        self._holes: list[tuple[int, int]] | None = None
-        self._globals: dict[bytes, bytes] = {}
+        self._segments: array[int] | None = None  # of a sparse file: offset, length, offset …
+        self._globals = Records()
 
     def __iter__(self) -> Iterator[Entry]:
-        while True:
-            self._skip(self._data + self._padding)
+        for before in count():
+            if self._data:
+                self._skip(self._data)
+            if self._padding:
+                self._skip(self._padding, whole=False)  # the end of the stream may lack it
             self._data = self._padding = 0
-            entry = self._next()
+            try:
+                entry = self._next()
+            except NoNumber as error:
+                raise self._fail(str(error), self._header_at) from None
             if entry is None:
                 break
+            if before >= limits.INODES:
+                raise self._fail(f"more entries than the limit INODES of {limits.INODES}", self._header_at)
             yield entry
         for piece in self._pieces:  # what follows the end counts for the digest
             self._before += len(self._piece)
             self._piece = piece
 
     def blocks(self, entry: Entry, size: int) -> Iterator[Piece]:
-        """Yield the current file's content in blocks of *size* bytes, the last one shorter."""
-        if self._holes is None and entry.size <= size:
+        """Yield the current file's content in blocks of *size* bytes, 1 MiB at most, the last one shorter; see `is_hole`."""
+        if self._segments is None and entry.size <= size:
             if entry.size:
                 self._data = 0
                 yield self._take(entry.size)
@@ -148,6 +150,20 @@ class TarReader:
         parts: list[Piece] = []
         held = 0
         for piece in self._content(entry.size):
+            if isinstance(piece, int):
+                fill = min(piece, -held % size)
+                whole, left = divmod(piece - fill, size)
+                if fill:
+                    parts.append(_ZEROS[:fill])
+                    held += fill
+                if held == size:
+                    yield b"".join(parts)
+                    parts, held = [], 0
+                yield from repeat(_ZEROS[:size], whole)
+                if left:
+                    parts.append(_ZEROS[:left])
+                    held += left
+                continue
             rest = memoryview(piece)
             while rest:
                 part = rest[: size - held]
@@ -188,276 +204,243 @@ class TarReader:
             return taken
         return b"".join(self._stream(size))
 
-    def _stream(self, size: int) -> Iterator[memoryview]:
-        """Yield the next *size* bytes as they come."""
+    def _stream(self, size: int, *, whole: bool = True) -> Iterator[memoryview]:
+        """Yield the next *size* bytes as they come; unless they must be *whole*, fewer at the end of the stream."""
         while size:
             if self._at == len(self._piece) and not self._refill():
-                raise self._fail("the tar stream ends too early")
+                if whole:
+                    raise self._fail("the tar stream ends too early")
+                return
             part = self._view[self._at : self._at + size]
             self._at += len(part)
             size -= len(part)
             yield part
 
-    def _skip(self, size: int) -> None:
-        for _ in self._stream(size):
+    def _skip(self, size: int, *, whole: bool = True) -> None:
+        for _ in self._stream(size, whole=whole):
             pass
 
-    def _content(self, size: int) -> Iterator[Piece]:
-        """Yield the current file's content, holes as zeros."""
-        if self._holes is None:
+    def _content(self, size: int) -> Iterator[Piece | int]:
+        """Yield the current file's content, holes as their number of bytes."""
+        if self._segments is None:
             self._data = 0
             yield from self._stream(size)
             return
         at = 0
-        for offset, length in [*self._holes, (size, 0)]:
-            while at < offset:
-                zeros = _ZEROS[: offset - at]
-                at += len(zeros)
-                yield zeros
+        numbers = iter(self._segments)
+        for offset, length in zip(numbers, numbers, strict=True):
+            if offset > at:
+                yield offset - at
             self._data -= length
-            at += length
+            at = offset + length
             yield from self._stream(length)
+        if size > at:
+            yield size - at
 
     # -- headers
 
+    def _block(self) -> bytes:
+        """Return the next block; a shorter one, or none, at the end of the stream."""
+        end = self._at + _BLOCK
+        if end <= len(self._piece):
+            taken = self._piece[self._at : end]
+            self._at = end
+            return taken
+        return b"".join(self._stream(_BLOCK, whole=False))
+
     def _header(self) -> tuple[bytes, int] | None:
         """Return the next header and its offset, or None at the end."""
-        while self._at == len(self._piece):
-            if not self._refill():
-                return None  # the two zero blocks may be missing
-        offset = self._offset
-        header = bytes(self._take(_BLOCK))
-        if header == _ZERO_BLOCK:
-            if self._at == len(self._piece) and not self._refill():
-                return None
-            if bytes(self._take(_BLOCK)) != _ZERO_BLOCK:
+        offset = self._header_at = self._offset
+        header = self._block()
+        if header[:1] in _ZERO and not header.strip(b"\0"):
+            if self._block().strip(b"\0"):
                 raise self._fail("a single zero block amid the tar stream", offset)
             return None
-        total = sum(header) - sum(header[148:156]) + 256
-        if total != self._number(header[148:156], "checksum", offset):
-            signed = total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
-            if signed != self._number(header[148:156], "checksum", offset):
+        if len(header) < _BLOCK:
+            raise self._fail("the tar stream ends too early")
+        stated = number(header[148:156], "checksum")
+        if stated != checksum(header):
+            signed = checksum(header) - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
+            if stated != signed:
                 raise self._fail("no tar header (wrong checksum)", offset)
         return header, offset
 
     def _next(self) -> Entry | None:
         """Read headers up to the next entry's own."""
-        pax: dict[bytes, bytes] = {}
-        sparse_pairs: list[bytes] = []
-        long_name = long_link = None
+        records: Records | None = None
+        name = link = None
+        held = 0
         while True:
             found = self._header()
             if found is None:
-                if pax or long_name is not None or long_link is not None:
-                    raise self._fail("the tar stream ends too early")
-                return None
+                return None  # extended headers without an entry say nothing, as for archive/tar
             header, offset = found
             flag = header[156:157]
-            if flag in b"xgXLK" and flag != b"":
-                data = self._extension(header, offset)
-                if flag == b"L":
-                    long_name = data.rstrip(b"\0")
-                elif flag == b"K":
-                    long_link = data.rstrip(b"\0")
-                elif flag == b"g":
-                    self._globals.update(self._records(data, offset, []))
-                else:
-                    pax.update(self._records(data, offset, sparse_pairs))
-            elif flag == b"V":  # GNU volume label: no member
-                self._skip(_padded(self._number(header[124:136], "size", offset)))
-            else:
+            if flag not in _EXTENSIONS:
                 break
-        if self._globals:
-            pax = {**self._globals, **pax}
-        return self._entry(header, offset, pax, sparse_pairs, long_name, long_link)
+            size = number(header[124:136], "size")
+            if flag == b"V":  # GNU volume label: no member
+                self._skip(ranged(size, "size", self._failing(offset), 0, limits.FILE))
+                self._skip(-size % _BLOCK, whole=False)
+                continue
+            held += _BLOCK + size
+            if size < 0 or held > limits.HEADERS:
+                raise self._fail(f"extended headers of {held} bytes, over the limit HEADERS of {limits.HEADERS}", offset)
+            data = bytes(self._take(size))
+            self._skip(-size % _BLOCK, whole=False)
+            if flag == b"L":
+                name = data.partition(b"\0")[0]
+            elif flag == b"K":
+                link = data.partition(b"\0")[0]
+            elif flag == b"g":
+                self._globals.read(data, self._failing(offset))
+                self._globals.keep_globally(self._failing(offset))
+            else:
+                records = records or Records()
+                records.read(data, self._failing(offset))
+        if self._globals.values or self._globals.xattrs:
+            records = (records or Records()).over(self._globals)
+        return self._entry(header, offset, records, name, link)
 
-    def _extension(self, header: bytes, offset: int) -> bytes:
-        size = self._number(header[124:136], "size", offset)
-        if not 0 <= size <= _MAX_HEADER:
-            raise self._fail(f"an extended header of {size} bytes", offset)
-        data = bytes(self._take(size))
-        self._skip(-size % _BLOCK)
-        return data
+    def _failing(self, offset: int, name: bytes | None = None) -> Fail:
+        """Return what makes an error at *offset*, in the entry *name* if it is known."""
+        entry = "" if name is None else f"{show(name)}: "
+        return lambda message: self._fail(entry + message, offset)
 
-    def _entry(
-        self,
-        header: bytes,
-        offset: int,
-        pax: dict[bytes, bytes],
-        sparse_pairs: list[bytes],
-        long_name: bytes | None,
-        long_link: bytes | None,
-    ) -> Entry:
-        flag = header[156:157]
+    def _entry(self, header: bytes, offset: int, records: Records | None, long_name: bytes | None, long_link: bytes | None) -> Entry:
+        name, mode, uid, gid, length, mtime, _, flag, link, magic, major, minor, prefix = _HEADER.unpack(header)
+        if long_name is not None:
+            name = long_name
+        else:
+            name = name.partition(b"\0")[0]
+            if magic == b"ustar\0" and prefix[0]:
+                if header[508:512] == b"tar\0":
+                    prefix = prefix[:131]  # star's is shorter
+                name = prefix.partition(b"\0")[0] + b"/" + name
+        link = link.partition(b"\0")[0] if long_link is None else long_link
         kind = _KINDS.get(flag)
         if kind is None:
-            raise self._fail(f"an entry of unknown type {flag!r}", offset)
-        name = header[:100].partition(b"\0")[0]
-        link = header[157:257].partition(b"\0")[0]
-        if header[257:263] == b"ustar\0":
-            end = 476 if header[508:512] == b"tar\0" else 500  # star's prefix is shorter
-            prefix = header[345:end].partition(b"\0")[0]
-            if prefix:
-                name = prefix + b"/" + name
-        name = name if long_name is None else long_name
-        link = link if long_link is None else long_link
-        size = self._number(header[124:136], "size", offset)
+            raise self._fail(f"{show(name)}: an entry of unknown type {flag!r}", offset)
         entry = Entry()
-        entry.mode = self._number(header[100:108], "mode", offset) & 0o7777
-        entry.uid = self._number(header[108:116], "uid", offset)
-        entry.gid = self._number(header[116:124], "gid", offset)
-        entry.mtime = self._number(header[136:148], "mtime", offset)
-        entry.major = entry.minor = 0
+        try:
+            entry.mode = number(mode, "mode") & 0o7777
+            entry.uid = number(uid, "uid")
+            entry.gid = number(gid, "gid")
+            entry.mtime = number(mtime, "mtime")
+            size = number(length, "size")
+            entry.major = entry.minor = 0
+            if kind in _DEVICES:
+                entry.major, entry.minor = number(major, "major"), number(minor, "minor")
+        except NoNumber as error:
+            raise self._fail(f"{show(name)}: {error}", offset) from None
         entry.xattrs = ()
-        if kind in (Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE):
-            entry.major = self._number(header[329:337], "major", offset)
-            entry.minor = self._number(header[337:345], "minor", offset)
-        if pax:
-            name = pax.get(b"path", name)
-            link = pax.get(b"linkpath", link)
-            if b"size" in pax:
-                size = self._decimal(pax, b"size", offset)
-            if b"uid" in pax:
-                entry.uid = self._decimal(pax, b"uid", offset)
-            if b"gid" in pax:
-                entry.gid = self._decimal(pax, b"gid", offset)
-            if b"mtime" in pax:
-                entry.mtime = self._decimal(pax, b"mtime", offset)
-            entry.xattrs = self._xattrs(pax, offset)
-        if b"\0" in name or b"\0" in link:
-            raise self._fail("a name with a NUL byte", offset)
-        if min(entry.uid, entry.gid) < 0 or max(entry.uid, entry.gid) > 0xFFFFFFFE:
-            raise self._fail(f"{_show(name)}: owner {entry.uid}:{entry.gid} is out of range", offset)
-        if size < 0:
-            raise self._fail(f"{_show(name)}: a negative size", offset)
+        if records is not None:
+            name, link, size = self._extended(entry, records, name, link, size, offset)
         if flag == b"\0" and name.endswith(b"/"):
             kind = Kind.DIRECTORY  # v7 knows no directories: a trailing slash says it; later formats have type 5
-        # Only files have content; a size in other headers is ignored, as archive/tar does.
-        self._data = size if kind is Kind.FILE else 0
-        self._padding = -self._data % _BLOCK
         entry.kind = kind
-        entry.size = self._data
-        self._holes = None
-        if kind is Kind.FILE and (flag == b"S" or pax):
-            name = self._sparse(entry, header, offset, pax, sparse_pairs, name)
+        entry.size = self._data = self._padding = 0
+        self._segments = None
+        if kind is Kind.FILE:  # only files have content; a size in other headers is ignored, as archive/tar does
+            if size < 0:
+                raise self._fail(f"{show(name)}: a negative size", offset)
+            entry.size = self._data = ranged(size, "size", self._failing(offset, name), 0, limits.FILE)
+            self._padding = -size % _BLOCK
+            if flag == b"S" or (records is not None and (records.values or records.pairs)):
+                name = self._sparse(entry, header, offset, records or Records(), name)
+        if (
+            kind > Kind.FILE
+            or len(name) > limits.NAME
+            or not (0 <= entry.uid <= limits.OWNER and 0 <= entry.gid <= limits.OWNER and _LEAST <= entry.mtime <= limits.FILE)
+        ):
+            _check(entry, name, link, self._failing(offset, name))
         entry.path = clean(name)
         entry.link = clean(link) if kind is Kind.HARD_LINK else link if kind is Kind.SYMLINK else b""
         return entry
 
-    def _sparse(self, entry: Entry, header: bytes, offset: int, pax: dict[bytes, bytes], pairs: list[bytes], name: bytes) -> bytes:
-        """Find a sparse file's map, real size and name; set `_holes` to its (offset, length) data segments."""
-        numbers: list[int]
+    def _extended(self, entry: Entry, records: Records, name: bytes, link: bytes, size: int, offset: int) -> tuple[bytes, bytes, int]:
+        """Apply what extended headers say; return name, link and size."""
+        values = records.values
+        name = values.get(b"path") or name
+        link = values.get(b"linkpath") or link
+        fail = self._failing(offset, name)
+        if b"\0" in name or b"\0" in link:
+            raise fail("a name with a NUL byte")
+        if records.wrong:
+            raise fail(records.wrong)
+        if text := values.get(b"size"):
+            size = integer(text, b"size", fail, _LEAST, limits.FILE)
+        if text := values.get(b"uid"):
+            entry.uid = integer(text, b"uid", fail, _LEAST, limits.FILE)
+        if text := values.get(b"gid"):
+            entry.gid = integer(text, b"gid", fail, _LEAST, limits.FILE)
+        if text := values.get(b"mtime"):
+            entry.mtime = decimal(text, b"mtime", fail, _LEAST, limits.FILE)
+        entry.xattrs = tuple(records.xattrs.items())
+        return name, link, size
+
+    def _sparse(self, entry: Entry, header: bytes, offset: int, records: Records, name: bytes) -> bytes:
+        """Find a sparse file's map, real size and name; set `_segments`."""
+        values = records.values
+        name = values.get(b"GNU.sparse.name") or name
+        fail = self._failing(offset, name)
+        if b"\0" in name:
+            raise fail("a name with a NUL byte")
         if header[156:157] == b"S":
-            numbers = [self._number(header[i : i + 12], "sparse map", offset) for i in range(386, 482, 12)]
-            real = self._number(header[483:495], "real size", offset)
-            more = header[482]
-            while more:
-                extension = bytes(self._take(_BLOCK))
-                numbers += [self._number(extension[i : i + 12], "sparse map", offset) for i in range(0, 504, 12)]
-                more = extension[504]
-        elif pax.get(b"GNU.sparse.major") == b"1":
-            real = self._decimal(pax, b"GNU.sparse.realsize", offset)
-            numbers = self._sparse_1_0(offset)
-        elif pairs or b"GNU.sparse.map" in pax:
-            key = b"GNU.sparse.size" if b"GNU.sparse.size" in pax else b"GNU.sparse.realsize"
-            real = self._decimal(pax, key, offset)
-            numbers = [self._integer(n, offset) for n in pairs or pax[b"GNU.sparse.map"].split(b",") if n]
+            numbers = sparse.of_fields(header, self._more_blocks(), fail)
+            real = number(header[483:495], "real size")
+        elif values.get(b"GNU.sparse.major") == b"1":
+            real = integer(values.get(b"GNU.sparse.realsize", b""), b"GNU.sparse.realsize", fail, 0, limits.FILE)
+            numbers = sparse.of_lines(self._data_blocks(), fail)
+        elif records.pairs or values.get(b"GNU.sparse.map"):
+            key = b"GNU.sparse.size" if b"GNU.sparse.size" in values else b"GNU.sparse.realsize"
+            real = integer(values.get(key, b""), key, fail, 0, limits.FILE)
+            numbers = records.pairs or sparse.of_text(values[b"GNU.sparse.map"], fail)
         else:
             return name
-        if len(numbers) % 2:
-            raise self._fail("a sparse map of odd length", offset)
-        segments = [(numbers[i], numbers[i + 1]) for i in range(0, len(numbers), 2) if numbers[i + 1]]
-        at = 0
-        for start, length in segments:
-            if start < at or length < 0 or start + length > real:
-                raise self._fail("a sparse map that overlaps or leads past the end", offset)
-            at = start + length
-        if sum(length for _, length in segments) != self._data:
-            raise self._fail("a sparse map that differs from the data's size", offset)
-        self._holes = segments
+        self._segments = sparse.segments(numbers, ranged(real, "real size", fail, 0, limits.FILE), self._data, fail)
         entry.size = real
-        return pax.get(b"GNU.sparse.name", name)
+        return name
 
-    def _sparse_1_0(self, offset: int) -> list[int]:
-        """Read the map at the front of the data: decimal numbers, a line each, padded to 512 bytes."""
-        text, wanted = b"", 1
-        numbers: list[bytes] = []
-        while len(numbers) < wanted:
-            if self._data < _BLOCK or len(text) > _MAX_HEADER:
-                raise self._fail("a sparse map that does not end", offset)
-            text += self._take(_BLOCK)
+    def _more_blocks(self) -> Iterator[bytes]:
+        """Yield the blocks that follow."""
+        while True:
+            yield bytes(self._take(_BLOCK))
+
+    def _data_blocks(self) -> Iterator[bytes]:
+        """Yield the blocks in front of the data of the current entry, which they count for."""
+        while self._data >= _BLOCK:
             self._data -= _BLOCK
-            numbers = text.split(b"\n")[:-1]
-            if numbers:
-                wanted = 1 + 2 * self._integer(numbers[0], offset)
-        return [self._integer(number, offset) for number in numbers[1:wanted]]
-
-    def _records(self, data: bytes, offset: int, sparse_pairs: list[bytes]) -> dict[bytes, bytes]:
-        """Read pax records, `length key=value newline`; sparse 0.0 repeats its keys, which are kept in order."""
-        records: dict[bytes, bytes] = {}
-        at = 0
-        while at < len(data):
-            space = data.find(b" ", at, at + 20)
-            length = data[at:space] if space > 0 else b""
-            if not length.isdigit():
-                if not data[at:].strip(b"\0"):
-                    break
-                raise self._fail("a damaged pax header", offset)
-            end = at + int(length)
-            key, equals, value = data[space + 1 : end - 1].partition(b"=")
-            if not equals or end > len(data) or end <= space or data[end - 1 : end] != b"\n":
-                raise self._fail("a damaged pax header", offset)
-            if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-                sparse_pairs.append(value)
-            elif value or key.startswith((b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")):
-                records[key] = value
-            else:
-                records.pop(key, None)  # an empty value takes the keyword back
-            at = end
-        return records
-
-    def _xattrs(self, pax: dict[bytes, bytes], offset: int) -> tuple[tuple[bytes, bytes], ...]:
-        found: dict[bytes, bytes] = {}
-        for key, value in pax.items():
-            if key.startswith(b"SCHILY.xattr."):
-                found[key[13:]] = value
-            elif key.startswith(b"LIBARCHIVE.xattr."):
-                name = unquote_to_bytes(key[17:])
-                try:
-                    found.setdefault(name, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True))
-                except binascii.Error:
-                    raise self._fail(f"extended attribute {_show(name)}: no base64", offset) from None
-        return tuple(found.items())
-
-    def _number(self, field: bytes, what: str, offset: int) -> int:
-        """Read an octal or base-256 field."""
-        try:
-            return int(field.rstrip(b"\0 ") or b"0", 8)
-        except ValueError:
-            pass
-        if field[0] & 0x80:  # GNU base-256: two's complement after the marker bit
-            value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-            return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-        try:
-            return int(field.partition(b"\0")[0].strip() or b"0", 8)
-        except ValueError:
-            raise self._fail(f"{what}: {field!r} is no number", offset) from None
-
-    def _decimal(self, pax: dict[bytes, bytes], key: bytes, offset: int) -> int:
-        """Read a decimal pax value; a fraction of seconds is cut off downwards."""
-        whole, _, fraction = pax.get(key, b"").partition(b".")
-        value = self._integer(whole, offset, key)
-        return value - 1 if whole.startswith(b"-") and fraction.strip(b"0") else value
-
-    def _integer(self, text: bytes, offset: int, key: bytes = b"sparse map") -> int:
-        if not re.fullmatch(rb"-?[0-9]{1,20}", text):
-            raise self._fail(f"{_show(key)}: {text[:40]!r} is no number", offset)
-        return int(text)
+            yield bytes(self._take(_BLOCK))
 
 
-def _padded(size: int) -> int:
-    return size + -size % _BLOCK
+def is_header(block: bytes) -> bool:
+    """Tell whether a block is a tar header: its checksum is right."""
+    try:
+        return len(block) == _BLOCK and bool(block[0]) and number(block[148:156], "checksum") == checksum(block)
+    except NoNumber:
+        return False
 
 
-def _show(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+def checksum(header: bytes) -> int:
+    """Return the sum of a header's bytes, its own checksum taken for blanks."""
+    return sum(header) - sum(header[148:156]) + 256
+
+
+def is_hole(block: Piece) -> bool:
+    """Tell whether a block that `TarReader.blocks` yields is zeros of a hole, without a look at its bytes."""
+    return type(block) is memoryview and block.obj is _ZEROS.obj
+
+
+def _check(entry: Entry, name: bytes, link: bytes, fail: Fail) -> None:
+    """Refuse what Linux or squashfs can't hold."""
+    if min(entry.uid, entry.gid) < 0 or max(entry.uid, entry.gid) > limits.OWNER:
+        raise fail(f"owner {entry.uid}:{entry.gid} is out of range, 0 to {limits.OWNER}")
+    ranged(entry.mtime, "mtime", fail, _LEAST, limits.FILE)
+    if not (0 <= entry.major <= limits.DEVICE_MAJOR and 0 <= entry.minor <= limits.DEVICE_MINOR):
+        raise fail(f"device {entry.major}:{entry.minor} is out of range, the largest is {limits.DEVICE_MAJOR}:{limits.DEVICE_MINOR}")
+    check_path(name, "a path", fail)
+    if entry.kind is Kind.HARD_LINK:
+        check_path(link, "a hard link to a path", fail)
+    elif entry.kind is Kind.SYMLINK and not 0 < len(link) <= limits.LINK:
+        raise fail(f"a symbolic link to {len(link)} bytes, 1 to LINK = {limits.LINK} are possible")

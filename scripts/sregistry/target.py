@@ -1,7 +1,7 @@
 """What the user asked for, one Target an image: where it comes from and which file it becomes.
 
 ```
-Entry {uri, name, platform, format, compression} ─▶ Target ─▶ <storage>/<collection>-<name>:<tag>.<sif|simg>
+Entry {uri, name, platform, format, compression} ─▶ Target ─▶ <storage>/<name, or by the template filename>
                                                      └ key: results/<key>/…
 ```
 """
@@ -18,9 +18,10 @@ from pathlib import Path
 from sregistry.batch import Entry
 from sregistry.compression import Compression
 from sregistry.errors import ConfigError, InvalidReference, UsageError, refuse
+from sregistry.filename import FORMATS, checked, ended
 from sregistry.oci import Digest, Platform
 from sregistry.reference import Reference, split_scheme
-from sregistry.settings import BUILDERS, FORMATS, RegistrySettings, Settings, client_of, clients, platform, registry
+from sregistry.settings import BUILDERS, RegistrySettings, Settings, client_of, clients, platform, registry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,9 +122,13 @@ def _target(entry: Entry, settings: Settings, environ: Mapping[str, str]) -> Tar
         written = " and ".join(BUILDERS[settings.builder])
         raise ConfigError(f"format: {form}: builder: {settings.builder} writes {written} only", hint="choose builder: native for it")
     compression = settings.compression.changed(options.get("compression") or {})
-    name = _filename(options.get("name") or reference.filename, FORMATS[form])
+    if options.get("name"):
+        name = checked(ended(options["name"], form), settings.storage, "name", options["name"])
+    else:
+        made = settings.filename.name(reference, client=owner.client, platform=wanted, format=form)
+        name = checked(made, settings.storage, str(reference))
     decides = [str(reference), str(wanted), form, name, compression.variant, settings.builder, settings.docker_cmd]
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.filename)[:80]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", reference.uri)[:80]
     return Target(
         client=owner.client,
         reference=reference,
@@ -134,14 +139,6 @@ def _target(entry: Entry, settings: Settings, environ: Mapping[str, str]) -> Tar
         key=f"{slug}-{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]}",
         entry=entry,
     )
-
-
-def _filename(name: str, ending: str) -> str:
-    """Return *name* with its ending, once. A name stays in its folder and shows up in `ls`."""
-    full = name if ending and name.endswith(ending) else name + ending
-    if "/" in name or name.startswith((".", "-")) or not name.isprintable() or len(full.encode()) > 200:
-        raise ConfigError(f"name: {name[:80]!r} is no file name", hint="up to 200 letters, digits and signs, without '/'")
-    return full
 
 
 def _describe(target: Target) -> str:

@@ -28,8 +28,10 @@ from sregistry.registry import RegistryClient
 SEGMENT = 16 << 20
 
 
-def open_blob(client: RegistryClient, reference: Reference, blob: Descriptor, start: int, connections: int) -> Part:
-    """Return the blob from byte *start* on, or all of it where the server can't do parts.
+def open_blob(
+    client: RegistryClient, reference: Reference, blob: Descriptor, start: int, connections: int, *, decode: bool = False
+) -> Part:
+    """Return the blob from byte *start* on, or all of it where the server can't do parts, or where it is to be decoded.
 
     The registry comes before a foreign layer's own addresses (oci-to-sif.md §13): mirrors often keep
     foreign layers too, and only they see the user's credentials.
@@ -37,17 +39,17 @@ def open_blob(client: RegistryClient, reference: Reference, blob: Descriptor, st
     Raises: as RegistryClient.get_part, now or while it is read.
     """
     try:
-        if connections == 1 or blob.size is None or blob.size - start < 2 * SEGMENT:
-            return client.get_part(reference, blob, start)
+        if decode or connections == 1 or blob.size is None or blob.size - start < 2 * SEGMENT:
+            return client.get_part(reference, blob, start, decode=decode)
         first = client.get_part(reference, blob, start, start + SEGMENT)
         if first.end is None or first.end == blob.size:
             return first
     except RegistryError:
         if not blob.urls:
             raise
-        return client.get_foreign(blob, start)
+        return client.get_foreign(blob, start, decode=decode)
     rest = [(at, min(at + SEGMENT, blob.size)) for at in range(first.end, blob.size, SEGMENT)]
-    return Part(first.start, blob.size, _ranges(client, reference, blob, first.chunks, rest, connections))
+    return Part(first.start, blob.size, _ranges(client, reference, blob, first.chunks, rest, connections), first.coded)
 
 
 def _ranges(

@@ -1,7 +1,7 @@
 """Upkeep of a store: is everything what its name says, and what may go.
 
 ```
-check   blobs ─ re-hashed          exploded layers ─ index, size, every block          index.json ─ its blobs
+check   blobs ─ re-hashed          exploded layers ─ index, size, digests of the data          index.json ─ its blobs
         └─ what is wrong is removed, under its lock; the next run makes it anew
 clean   objects ─▶ unreachable? · last used before …? · beyond a size? ─▶ removed, but for what a workflow may use
 ```
@@ -11,6 +11,9 @@ and a running workflow holds a lease, whose name tells when it began. What was u
 began stays; so does what somebody has locked. All times are the file system's own, never a node's.
 
 Reachable is what index.json names: manifests, configs, layers, and the exploded layers of their diff_ids.
+
+In a store that several users write, anything may stand anywhere. Nothing is followed, and only what has the name
+and the kind of what the store makes itself is ever removed: all else is told, and left where it is.
 """
 
 from __future__ import annotations
@@ -21,26 +24,29 @@ import json
 import os
 import re
 import secrets
-import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sregistry.compression import decoder
+from sregistry import exploded, limits
+from sregistry.beneath import Foreign, kind
 from sregistry.document import MAX_DOCUMENT
 from sregistry.errors import SregistryError, StoreError
-from sregistry.index import RAW, Index
-from sregistry.lease import abandoned, lease
+from sregistry.lease import abandoned
 from sregistry.oci import Descriptor, Digest
-from sregistry.store import Store
+from sregistry.store import WORKSPACE, Store
+from sregistry.survey import Object, members, objects, survey
 
 #: Seconds after which what is left of a transfer or a job counts as forgotten.
 FORGOTTEN = 86_400
 _THREADS = 4
 _SINCE = re.compile(r"([0-9]+)-.*")
-_DIGEST = re.compile(r"sha(?:256|512):[0-9a-f]+")
+#: What the store makes in ingest/: workspaces, incomplete blobs, new documents, marks of the time.
+_WORK = re.compile(r"work-[0-9a-z_]+")
+_INGEST = re.compile(r"(?:sha256|sha512)-[0-9a-f]+(?:\.u[0-9]+(?:\.[0-9a-f]+)?)?\.partial|\.[^/]+\.[0-9a-z_]{8,16}|\.now-[0-9a-f]+")
 
 Say = Callable[[str], None]
 
@@ -54,96 +60,65 @@ def session(store: Store) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(StoreError, OSError), store.lock("clean"):
             since = int(_now(store) * 1e9)
-            stack.enter_context(lease(store.folder(store.root / "leases") / f"{since}-{os.getpid()}-{secrets.token_hex(4)}"))
+            stack.enter_context(store.lease("leases", f"{since}-{os.getpid()}-{secrets.token_hex(4)}"))
         yield
 
 
 def _now(store: Store) -> float:
-    """Return the time of the store's file system."""
-    path = store.folder(store.root / "ingest") / f".now-{secrets.token_hex(8)}"
+    """Return the time of the store's file system. Raises OSError."""
+    store.folder(store.root / "ingest")
+    name = f"ingest/.now-{secrets.token_hex(8)}"
+    store.files.create(name).close()
     try:
-        path.touch()
-        return path.stat().st_mtime
+        return store.files.stat(name).st_mtime
     finally:
-        path.unlink(missing_ok=True)
+        store.files.unlink(name)
 
 
 def _oldest_lease(store: Store, now: float) -> float:
     """Return when the oldest workflow that lives began, *now* if none does; leases of the dead are removed."""
     oldest = now
-    for path in _files(store.root / "leases"):
+    for path in _locks(store, "leases"):
         found = _SINCE.fullmatch(path.name)
         if found is None:
             continue
-        if abandoned(path, now):
-            path.unlink(missing_ok=True)
+        if _abandoned(store, path, now):
+            with contextlib.suppress(OSError):
+                store.files.unlink(store.files.name(path))
         else:
-            oldest = min(oldest, int(found[1]) / 1e9)
+            oldest = min(oldest, int(found[1][:30]) / 1e9)
     return oldest
+
+
+def _locks(store: Store, name: str) -> list[Path]:
+    """Return the regular files of a folder of locks."""
+    with contextlib.suppress(Foreign):
+        return [store.root / name / entry for entry, found in store.files.entries(name) if stat.S_ISREG(found.st_mode)]
+    return []
+
+
+def _abandoned(store: Store, path: Path, now: float) -> bool:
+    with store.files.listed(path.parent.name) as folder:
+        return abandoned(path, now, folder=folder)
 
 
 # -- objects
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Object:
-    """A blob or an exploded layer: *size* in bytes, *used* in seconds since 1970, as the file system has it."""
-
-    name: str
-    path: Path
-    lock: str
-    size: int
-    used: float
-
-
-def objects(store: Store) -> list[Object]:
-    """Return all that has a name in the store."""
-    return [*_blobs(store), *_exploded(store)]
-
-
-def _blobs(store: Store) -> Iterator[Object]:
-    for folder in sorted((store.root / "blobs").glob("*")):
-        for path in _files(folder):
-            name = f"{folder.name}:{path.name}"
-            if _DIGEST.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    found = path.stat()
-                    yield Object(name=name, path=path, lock=f"{folder.name}-{path.name}", size=found.st_size, used=found.st_mtime)
-
-
-def _exploded(store: Store) -> Iterator[Object]:
-    for folder in sorted((store.root / "exploded").glob("*/*")):
-        with contextlib.suppress(OSError):
-            variant = folder.parent.name
-            size = sum(path.stat().st_size for path in _files(folder))
-            used = folder.stat().st_mtime
-            yield Object(
-                name=f"exploded {variant} {folder.name}", path=folder, lock=f"explode-{variant}-{folder.name}", size=size, used=used
-            )
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
-    except OSError:
-        return []
-
-
 def _remove(store: Store, item: Object) -> bool:
     """Remove an object unless somebody holds it or has used it meanwhile; tell whether it is gone."""
+    name = store.files.name(item.path)
     with store.lock(item.lock, wait=False) as held:
         if not held:
             return False
         try:
-            if item.path.stat().st_mtime != item.used:
+            found = store.files.stat(name)
+            if found.st_mtime != item.used or stat.S_ISDIR(found.st_mode) != item.folder:
                 return False
-            if item.path.is_dir():
-                aside = store.folder(store.root / "ingest") / f"work-{secrets.token_hex(6)}"
-                item.path.rename(aside)  # at once, so that nobody finds half of it
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                item.path.unlink()
-        except FileNotFoundError:
+            if item.folder:
+                return exploded.discard(store, item.path)
+            store.files.unlink(name)
+        except (FileNotFoundError, Foreign):
             return False
         except OSError as error:
             raise store.failed(error) from error
@@ -177,81 +152,84 @@ def check(store: Store, *, dry_run: bool = False, say: Say = lambda _: None) -> 
         StoreError: the store can't be written.
     """
     findings: list[Finding] = []
+    every, foreign = survey(store)
+    # Without locks nothing may be removed, but all can be told.
+    dry_run = dry_run or not (store.files.is_folder("locks") or _missing(store, "locks"))
 
     def judge(item: Object) -> tuple[Object, str | None]:
-        return item, _wrong_layer(item.path) if item.path.is_dir() else _wrong_blob(item)
+        return item, _wrong_layer(item.path) if item.folder else _wrong_blob(store, item)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for item, wrong in pool.map(judge, objects(store)):
+        for item, wrong in pool.map(judge, every):
             say(item.name)
             if wrong:
-                findings.append(Finding(what=f"{item.name}: {wrong}", path=item.path, repaired=not dry_run and _remove(store, item)))
+                findings.append(Finding(what=f"{item.name}: {wrong}", path=item.path, repaired=not dry_run and _removed(store, item)))
+    findings += [_foreign(store, path, what) for path, what in foreign.items()]
     findings += _check_names(store, dry_run=dry_run)
     findings += _check_left_overs(store, dry_run=dry_run)
     return findings
 
 
-def _wrong_blob(item: Object) -> str | None:
+def _missing(store: Store, name: str) -> bool:
+    try:
+        store.files.stat(name)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _removed(store: Store, item: Object) -> bool:
+    """Remove a damaged object; one that this user may not remove is told, and no reason to stop."""
+    try:
+        return _remove(store, item)
+    except StoreError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return False
+        raise
+
+
+def _foreign(store: Store, path: Path, what: str) -> Finding:
+    return Finding(what=f"{store.files.name(path)}: {what}: none of the store's", path=path, repaired=False)
+
+
+def _wrong_blob(store: Store, item: Object) -> str | None:
     algorithm, _, digits = item.name.partition(":")
     try:
-        with item.path.open("rb") as file:
+        with store.files.open(store.files.name(item.path)) as file:
             found = hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
-        return f"can't be read ({error.strerror})"
+        return f"can't be read ({error.strerror or error})"
     return None if found == digits else "its bytes are others"
 
 
 def _wrong_layer(folder: Path) -> str | None:
-    """Say what is wrong with an exploded layer; every block of it is expanded."""
-    try:
-        index = Index.read(folder / "index")
-        with (folder / "data").open("rb") as data:
-            if os.fstat(data.fileno()).st_size != index.data_size:
-                return "its data has another size than its index says"
-            for start, word, size in _stored(index):
-                stored = os.pread(data.fileno(), word & (RAW - 1), start)
-                if len(stored if word & RAW else _expand(decoder(index.codec), stored, size)) != size:
-                    return f"its data is damaged at byte {start}"
-    except SregistryError as error:
-        return str(error.message)
-    except OSError as error:
-        return f"can't be read ({error.strerror})"
-    return None
-
-
-def _stored(index: Index) -> Iterator[tuple[int, int, int]]:
-    """Yield place, word and expanded size of each block and fragment, once."""
-    seen = set()
-    for row, size in enumerate(index.size):
-        if size >= index.block_size and index.start[row] not in seen:
-            seen.add(index.start[row])
-            at = index.start[row]
-            for word in index.blocks(row):
-                if word:
-                    yield at, word, index.block_size
-                at += word & (RAW - 1)
-    yield from zip(index.fragment_start, index.fragment_word, index.fragment_length, strict=True)
-
-
-def _expand(decode: Callable[[bytes, int], bytes], stored: bytes, size: int) -> bytes:
-    try:
-        return decode(stored, size)
-    except Exception:  # noqa: BLE001 - each codec has its own; all mean the same
-        return b""
+    """Say what is wrong with an exploded layer; those of earlier versions have no digests, and are used by nobody."""
+    return exploded.wrong(folder) if exploded.current(folder.parent.name) else None
 
 
 def _check_names(store: Store, *, dry_run: bool) -> Iterator[Finding]:
     """Names of index.json that no manifest stands for; other tools' entries count like ours."""
     path = store.root / "index.json"
-    if not path.exists():
+    try:
+        found = store.files.stat("index.json")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise store.failed(error) from error
+    if stat.S_ISDIR(found.st_mode):
+        yield _foreign(store, path, kind(found))
         return
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(store.lock("index.json"))
         try:
-            broken = not isinstance(json.loads(path.read_bytes()).get("manifests"), list)
-        except (ValueError, AttributeError, RecursionError):
+            broken = not isinstance(json.loads(store.files.read("index.json", limits.STORE_DOCUMENT)).get("manifests"), list)
+        except (ValueError, AttributeError, RecursionError, Foreign):
             broken = True
+        except OSError as error:
+            raise store.failed(error) from error
         if broken:
             yield Finding(what="index.json: is no index", path=path, repaired=not dry_run)
         entries = store.entries()
@@ -273,29 +251,35 @@ def _there(store: Store, entry: object) -> bool:
 
 def _check_left_overs(store: Store, *, dry_run: bool) -> Iterator[Finding]:
     """What dead processes left and nobody will go on with: workspaces, old partial blobs, locks, leases."""
-    folder = store.root / "ingest"
-    if not folder.is_dir():
+    foreign: dict[Path, str] = {}
+    if not store.files.is_folder("ingest"):
+        if members(store, "ingest", foreign) or foreign:
+            yield from (_foreign(store, path, what) for path, what in foreign.items())
         return
     try:
         now = time.time() if dry_run else _now(store)
     except OSError as error:
         raise store.failed(error) from error
-    for path in sorted(folder.iterdir()):
-        with contextlib.suppress(FileNotFoundError):
-            if now - path.stat().st_mtime > FORGOTTEN:
-                yield Finding(what=f"ingest/{path.name}: forgotten", path=path, repaired=not dry_run and _discard(path))
-    for name in ("locks", "leases"):
-        for path in _files(store.root / name):
-            if abandoned(path, now):
-                yield Finding(what=f"{name}/{path.name}: of a dead process", path=path, repaired=not dry_run and _discard(path))
-
-
-def _discard(path: Path) -> bool:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-    return not path.exists()
+    for name, found in members(store, "ingest", foreign):
+        path, work = store.root / "ingest" / name, _WORK.fullmatch(name) is not None
+        ours = stat.S_ISDIR(found.st_mode) if work else stat.S_ISREG(found.st_mode) and _INGEST.fullmatch(name)
+        if not ours:
+            foreign[path] = kind(found)
+        elif now - found.st_mtime > FORGOTTEN:
+            gone = not dry_run and store.files.remove(f"ingest/{name}", WORKSPACE)
+            yield Finding(what=f"ingest/{name}: forgotten", path=path, repaired=gone)
+    for folder in ("locks", "leases"):
+        for name, found in members(store, folder, foreign):
+            path = store.root / folder / name
+            if not stat.S_ISREG(found.st_mode):
+                foreign[path] = kind(found)
+            elif _abandoned(store, path, now):
+                gone = not dry_run and store.files.remove(f"{folder}/{name}")
+                yield Finding(what=f"{folder}/{name}: of a dead process", path=path, repaired=gone)
+    for name, found in members(store, "pace", foreign):
+        if not stat.S_ISREG(found.st_mode):
+            foreign[store.root / "pace" / name] = kind(found)
+    yield from (_foreign(store, path, what) for path, what in foreign.items())
 
 
 # -- clean
@@ -323,7 +307,10 @@ def clean(
     if not store.root.is_dir():
         return []
     with store.lock("clean"):
-        now = _now(store)
+        try:
+            now = _now(store)
+        except OSError as error:
+            raise store.failed(error) from error
         protected = _oldest_lease(store, now)
         every = objects(store)
         reachable = _reachable(store) if unreachable else set()
@@ -338,7 +325,7 @@ def clean(
                 chosen[item.path] = item
                 total -= item.size
         free = [item for item in chosen.values() if item.used < protected]
-        removed = free if dry_run else [item for item in free if _remove(store, item)]
+        removed = free if dry_run else [item for item in free if _removed(store, item)]
         if removed and not dry_run:
             list(_check_names(store, dry_run=False))
     return removed
@@ -360,8 +347,9 @@ def _reachable(store: Store) -> set[Path]:
         waiting.append(_digest(document.get("config")))
         rootfs = document.get("rootfs")
         diff_ids |= {str(item).partition(":")[2] for item in _list(rootfs.get("diff_ids") if isinstance(rootfs, dict) else None)}
-    for item in _exploded(store):
-        if item.path.name in diff_ids:
+    for item in objects(store):
+        # Those of an earlier version's format are used by nobody.
+        if item.folder and item.path.name in diff_ids and exploded.current(item.path.parent.name):
             found.add(item.path)
     return found
 
@@ -375,11 +363,10 @@ def _digest(entry: object) -> Digest | None:
 
 def _document(store: Store, digest: Digest) -> dict[str, object]:
     """Return a manifest, an index or a config; what is none of them, such as a layer, is empty."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        path = store.blob(digest)
-        if path.stat().st_size <= MAX_DOCUMENT:
-            value = json.loads(path.read_bytes())
-            return value if isinstance(value, dict) else {}
+    with contextlib.suppress(OSError, ValueError, RecursionError), store.open(digest) as file:
+        data = file.read(MAX_DOCUMENT + 1)
+        value = json.loads(data) if len(data) <= MAX_DOCUMENT else None
+        return value if isinstance(value, dict) else {}
     return {}
 
 

@@ -18,7 +18,7 @@ value occurs in the field, in any case. What is compared depends on the field:
 * versions and dates: by their numbers, and as far as VALUE goes. `cuda=12.4` holds for 12.4.1, as
   `created=2026-01` does for a day of that month; `cuda>12.4` begins with 12.5. What follows the numbers
   (`a0`, `+cuda12.2`) is not looked at.
-* sizes: bytes, or K, M, G and T for powers of 1024.
+* sizes: bytes, or with K, M, G and T for powers of 1000, KiB, MiB, GiB and TiB for powers of 1024.
 * lists (capabilities): one of its words must satisfy `=`, `~`; none may equal VALUE for `!=`.
 
 A record without the field never satisfies a comparison, `!=` included; `not cuda=12.4` holds for it.
@@ -38,14 +38,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sregistry import limits, units
 from sregistry.errors import UsageError
 from sregistry.facts import VERSIONS, numbers
 
 if TYPE_CHECKING:
     from sregistry.record import Record
-
-#: Depth of parentheses and `not`, far from the interpreter's own limit.
-MAX_DEPTH = 50
 
 
 class Kind(Enum):
@@ -54,7 +52,7 @@ class Kind(Enum):
     TEXT = "text"
     VERSION = "a version such as 12.4"
     DATE = "a date such as 2026-01-31"
-    SIZE = "a size such as 500M or 2G"
+    SIZE = units.SIZE
     LIST = "words"
 
 
@@ -105,7 +103,6 @@ _TOKEN = re.compile(
 _DATE = re.compile(
     r"(\d{4})(?:-(0[1-9]|1[0-2])(?:-(0[1-9]|[12]\d|3[01])(?:[T ]([01]\d|2[0-3])(?::([0-5]\d)(?::([0-5]\d))?)?)?)?)?", re.ASCII
 )
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s?([KMGT]?)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +212,8 @@ class _Parser:
 
     def _one(self) -> Filter:
         self._depth += 1
-        if self._depth > MAX_DEPTH:
-            self._fail(f"more than {MAX_DEPTH} parentheses and `not` inside each other", self._next)
+        if self._depth > limits.FILTER_DEPTH:
+            self._fail(f"more parentheses and `not` inside each other than the limit FILTER_DEPTH of {limits.FILTER_DEPTH}", self._next)
         found: Filter
         if self._word("not"):
             found = Not(self._one())
@@ -332,12 +329,11 @@ def _date(text: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in match.groups() if part) if match else None
 
 
-def _size(text: str) -> float | None:
-    match = _SIZE.fullmatch(text)
-    if match is None:
+def _size(text: str) -> int | None:
+    try:
+        return units.size(text)
+    except UsageError:
         return None
-    scale = 1 << (10 * "KMGT".index(match[2].upper()) + 10) if match[2] else 1
-    return float(match[1]) * scale if "." in match[1] else int(match[1]) * scale
 
 
 _READERS: dict[Kind, Callable[[str], Any]] = {Kind.TEXT: str, Kind.LIST: str, Kind.VERSION: _version, Kind.DATE: _date, Kind.SIZE: _size}

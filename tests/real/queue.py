@@ -6,6 +6,7 @@ As with the real ones, a job starts in the home folder with the variables of `-v
 """
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -21,14 +22,17 @@ def qsub() -> None:
     with (FOLDER / "calls").open("a") as calls:
         calls.write(" ".join(arguments) + "\n")
     number = len((FOLDER / "calls").read_text().splitlines())
-    environment = {name: os.environ[name] for name in names}
+    environment = {name: os.environ[name] for name in names} | {"JOB_ID": str(number), "PBS_JOBID": f"{number}.server"}
+    folder = environment["HOME"]
+    if KIND == "sge":  # with -cwd; the real one has HOME from the system, whatever -v says
+        environment["HOME"], folder = pwd.getpwuid(os.getuid()).pw_dir, os.getcwd()
     code = FOLDER / f"{number}.code"
     command = f'/bin/sh "$0"; echo $? > {code}.part; mv {code}.part {code}'
     copy = FOLDER / f"{number}.script"
     copy.write_text(Path(arguments[-1]).read_text())
     with (FOLDER / f"{number}.log").open("w") as log:
         job = subprocess.Popen(
-            ["/bin/sh", "-c", command, copy], cwd=environment["HOME"], env=environment, stdout=log, stderr=log, start_new_session=True
+            ["/bin/sh", "-c", command, copy], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     (FOLDER / f"{number}.pid").write_text(str(job.pid))
     print(f"{number}.server" if KIND == "pbs" else number)

@@ -57,6 +57,8 @@ ODD_ARGUMENTS = ("a b", "", "it's", '"', "$HOME", "`id`", "\\", "*", "-x", "ü\n
         ("demo/run:both", ("u 1",), _words("e 1", "u 1")),
         ("demo/run:neither", ("/bin/show", "u 1"), _words("u 1")),
         ("demo/run:neither", ("/bin/sh", "-c", "echo sh"), "sh\n"),
+        ("demo/run:taken-away", (), _words("c 1", "")),
+        ("demo/run:taken-away", ("/bin/show", "u 1"), _words("u 1")),
         ("demo/run:shell-form", (), "shell 2\n"),
         ("demo/static:1", (), _words("it's", "$HOME", "default")),
         ("demo/static:1", ODD_ARGUMENTS, _words("it's", "$HOME", *ODD_ARGUMENTS)),

@@ -16,7 +16,7 @@ from tests.images import layer
 from tests.real.conftest import Pipeline, docker_registry
 from tests.tarball import file
 
-pytestmark = pytest.mark.needs("docker-registry")
+pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a batch of a registry is the same to every user")]
 
 BATCH = """\
 images:

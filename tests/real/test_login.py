@@ -33,7 +33,10 @@ from tests import images
 from tests.real.conftest import Pipeline, docker_registry, tool
 from tests.scripted import Asked, Reply, Scripted
 
-pytestmark = pytest.mark.needs("amd64", "docker-registry", "openssl")
+pytestmark = [
+    pytest.mark.needs("amd64", "docker-registry", "openssl"),
+    pytest.mark.once("keys are sent alike for every user; tests/test_login.py looks at their files"),
+]
 
 USERNAME, SECRET = "$oauthtoken", "s3cret-of-a-registry"
 #: SECRET by bcrypt, the only hash that the registry takes; cost 4, because it is no secret.

@@ -77,7 +77,7 @@ def test_variants_of_one_image_share_a_store(pipeline: Pipeline, unpacked: Unpac
         assert kept.items() <= _stamps(store).items()
         kept = _stamps(store)
     variants = [path.name for path in (store / "exploded").iterdir()]
-    assert sorted(variants) == ["gzip-default-131072-2", "zstd-fast-65536-2"]
+    assert sorted(variants) == ["gzip-default-131072-3", "zstd-fast-65536-3"]
     assert made["{}"] != made["{codec: zstd, level: fast, block_size: 65536}"]
     for compression, data in made.items():
         result = pipeline.run("uri=demo/sizes:1", f"compression={compression}")

@@ -77,7 +77,8 @@ def test_files_behind_four_gigabytes_of_data(space: Path) -> None:
         folder.mkdir()
         index = Index.read(first / "index")
         index._heap = bytes(index._heap).replace(b"part-00", folder.name.encode())
-        index.write(folder / "index")
+        with (folder / "index").open("wb") as file_:
+            index.write(file_)
         os.link(first / "data", folder / "data")
         parts.append(folder)
     made = assemble(space, [*parts, last])

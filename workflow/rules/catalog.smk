@@ -22,8 +22,8 @@ rule catalog:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
-        database=str(SETTINGS.database),
+        version=version("results/{image}/record.json"),
+        database=database,
         builder=SETTINGS.builder,
         codec=compression("codec"),
         level=compression("level"),

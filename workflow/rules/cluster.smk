@@ -11,6 +11,16 @@ NETWORK_THREADS = 0 if NETWORK_HERE else 1
 LARGE_LAYER = 128 << 20
 
 
+def refuse_lost_programs():
+    """End where a profile's program is named as seen from another folder: by a relative --profile, with --directory.
+
+    Each job would fail with "not found".
+    """
+    for name, value in vars(workflow.executor_settings).items() if workflow.executor_settings else ():
+        if name.endswith("_cmd") and value and "/" in value and not os.path.exists(value.split()[0]):
+            refuse(f"the profile's program {value} is not found from {os.getcwd()}; say --profile with the full path of its folder")
+
+
 def limit_cores():
     """Take the profile's `max-threads` for the most cores of a job; without a limit a group would ask for those of all its jobs.
 
@@ -28,27 +38,16 @@ def group_of_image(wildcards):
     return None if workflow.local_exec else f"image-{wildcards.image}"
 
 
-@functools.cache
-def images_of_layers(path, time):
-    """Return digest → the images that the layer is in."""
-    found = {}
-    for image, digests in read_gathered(path, time)["layers"].items():
-        for digest in digests:
-            found.setdefault(digest, set()).add(image)
-    return found
-
-
 def group_of_layer(wildcards):
     """The small layers of the same images; how many of them make a job, `group-components` says.
 
     A job waits for all its layers and fails with any of them, and so does each of these images: no other
     image may have to.
     """
-    size = gathered("sizes")[wildcards.digest]
+    size = known("sizes").get(wildcards.digest)
     if workflow.local_exec or size is None or size > LARGE_LAYER:
         return None
-    path = str(PLACE.parent / GATHERED)
-    images = images_of_layers(path, os.stat(path).st_mtime_ns)[wildcards.digest]
+    images = known("images")[wildcards.digest]
     name = f"layers-{hashlib.sha256(' '.join(sorted(images)).encode()).hexdigest()[:16]}"
     workflow.parent_groupids[name] = "layers"
     return name
@@ -72,13 +71,11 @@ def tree_memory(wildcards, attempt):
 def gigabytes(wildcards):
     """Compressed gigabytes of the layer, or of the image's layers; one of unknown size counts as one.
 
-    None before they are gathered: a resource that waits for a checkpoint is an error of Snakemake.
+    0 before they are gathered.
     """
-    if not (PLACE.parent / GATHERED).exists():
-        return 0
-    sizes = gathered("sizes")
-    digests = [wildcards.digest] if "digest" in wildcards.keys() else gathered("layers").get(wildcards.image, [])
-    return sum((1 << 30) if sizes[digest] is None else sizes[digest] for digest in digests) / (1 << 30)
+    sizes = known("sizes")
+    digests = [wildcards.digest] if "digest" in wildcards.keys() else known("layers").get(wildcards.image, [])
+    return sum((1 << 30) if sizes.get(digest) is None else sizes[digest] for digest in digests) / (1 << 30)
 
 
 def transfer_time(wildcards, attempt):

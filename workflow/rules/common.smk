@@ -5,11 +5,13 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import getpass
 import hashlib
 import json
 import math
 import os
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,9 +29,25 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, config as configuration, cores, errors, messages, program, pulse, receipt, scratch, secrets, upkeep
+    from sregistry import (
+        __version__,
+        config as configuration,
+        cores,
+        errors,
+        messages,
+        own_config,
+        program,
+        pulse,
+        receipt,
+        scratch,
+        secrets,
+        settings,
+        trust,
+        upkeep,
+    )
     from sregistry.compression import Compression
     from sregistry.errors import SregistryError
+    from sregistry.occupant import refusals
     from sregistry.store import Store
     from sregistry.summary import Summary
     from sregistry.target import locate
@@ -52,8 +70,20 @@ def hold_store():
     atexit.register(held.close)
 
 
+# Snakemake asks for the user's name as soon as the graph is built; in a container, the number may have none.
+try:
+    getpass.getuser()
+except (KeyError, OSError):
+    os.environ.update(LOGNAME=str(os.getuid()))
+
+
 # As a module, the config is the other workflow's to give: the file is its own, with keys of its own.
 MAIN = workflow.modifier.is_main_snakefile()
+if MAIN:
+    try:
+        settings.from_file()
+    except SregistryError as error:
+        give_up(error)
 if MAIN and os.path.exists("config/config.yaml"):
 
     configfile: "config/config.yaml"
@@ -77,10 +107,12 @@ class Unwatched:
 
 # The interpreter that runs Snakemake: no activation is needed, and no shim, which can cost more than the job.
 # Not by shell.prefix, which would be that of all rules of a workflow that has these as a module.
-PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3")
+# -P: what lies in the working folder under a module's name is not imported.
+PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH python3 -P")
 
 try:
     messages.set_up(os.environ)
+    settings.folder(Path.cwd(), "the working folder")
     PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,
@@ -99,19 +131,17 @@ try:
     CHOSEN = f"{RESULTS}/batch/{BATCH}.targets.json"
     # All images, those of patterns as far as their lists are there.
     TARGETS = {target.key: target for target in PLAN.images(PLAN.pinned(PLACE))}
-    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh)
+    OUTDATED = configuration.outdated(list(TARGETS.values()), PLACE, refresh=SETTINGS.refresh, again=workflow.is_main_process)
+    ENVIRON = secrets.overlay(os.environ)
+    REFUSED = refusals(list(TARGETS.values()), SETTINGS, ENVIRON, PLACE) if workflow.is_main_process else {}
+    OUTDATED.update(REFUSED)  # their manifests are asked for again, which tells
     if workflow.is_main_process:
-        for line in configuration.warnings(PLAN, os.environ):
+        for line in filter(None, [own_config.foreign() if MAIN else None, *configuration.warnings(PLAN, os.environ)]):
             if messages.shown(messages.Level.WARNING):
                 print(f"warning: {line}", file=sys.stderr)
         # Where jobs run elsewhere, or in an environment of their own, the job that needs the program looks for it.
         if (TARGETS or PATTERNS) and workflow.local_exec and not workflow.deployment_settings.deployment_method:
             program.find(SETTINGS.builder)
-        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
-        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
-            hold_store()
-        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
-        receipt.sweep(PLACE, {key: target.compression.variant for key, target in TARGETS.items()}, SETTINGS.store, PLACE.parent / GATHERED)
 except SregistryError as error:
     give_up(error)
 
@@ -120,8 +150,15 @@ except SregistryError as error:
 CACHE = SETTINGS.cache
 
 
-# Where else to look, and what is refused: neither changes what is made.
-CACHE_FROM = Unwatched(" ".join(f"--cache-from {shlex.quote(str(folder))}" for folder in SETTINGS.cache_from))
+# Where else to look, whom to trust, and what is refused: none of them changes what is made.
+CACHE_FROM = Unwatched(
+    " ".join(
+        [
+            *(f"--cache-from {shlex.quote(str(folder))}" for folder in SETTINGS.cache_from),
+            *([f"--trust {shlex.quote(':'.join(trust.words(SETTINGS.trust)))}"] if SETTINGS.trust != frozenset() else []),
+        ]
+    )
+)
 LAYER_LIMIT = Unwatched(SETTINGS.layer_limit)
 
 # `cores: all` is what affinity allows; a quota may leave less, where jobs run in this process's cgroup.
@@ -140,10 +177,8 @@ CONNECTIONS = max(1, workflow.global_resources["network"].value or SETTINGS.conn
 # Bytes below which a layer is not worth another connection.
 CONNECTION_SIZE = 256 << 20
 
-# A new text each time: what has the same bytes as before triggers nothing.
+# What makes a manifest out of date that is to be asked again.
 STAMP = f"{RESULTS}/refresh"
-if (SETTINGS.refresh or OUTDATED) and workflow.is_main_process:
-    receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
 
 
 wildcard_constraints:
@@ -173,14 +208,76 @@ def end_idle():
         end()
 
 
+def runs():
+    """Whether this process makes images. A dry run, a summary, a graph, a report and the like only ask: they change nothing on disk.
+
+    The answer is there when the graph is built, which is after the Snakefile is read.
+    """
+    return workflow.is_main_process and workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
+
+
+@functools.cache
+def sweep():
+    """Before a run looks for what is there, discard the receipts that no longer count and stamp what is to be asked again.
+
+    Each input function of a first job calls this: a target may be any of them.
+    """
+    if not runs():
+        return
+    refuse_lost_programs()
+    try:
+        # A cache for one run is made by who runs: another one, that is refused now, must not remove it.
+        if (TARGETS or PATTERNS) and not SETTINGS.disable_cache and SETTINGS.store.is_dir():
+            hold_store()
+        receipt.sweep_tags(PLACE, PATTERNS, SETTINGS.store, PLACE.parent / CHOSEN)
+        receipt.sweep(PLACE, variants(), SETTINGS.store, PLACE.parent / GATHERED)
+        if SETTINGS.refresh or OUTDATED:
+            # A new text each time: what has the same bytes as before triggers nothing.
+            receipt.publish(PLACE.parent / STAMP, str(time.time_ns()).encode())
+    except SregistryError as error:
+        give_up(error)
+
+
+def variants():
+    """The images' keys, with the names of their compressions."""
+    return {key: target.compression.variant for key, target in TARGETS.items()}
+
+
+@functools.cache
+def remade():
+    """What a run would make anew because it sweeps first, in a process that only asks."""
+    if runs() or not workflow.is_main_process:
+        return frozenset()
+    return receipt.remade(PLACE, variants(), PATTERNS, SETTINGS.store, PLACE.parent / GATHERED)
+
+
+def refreshing(wildcards):
+    """Whether a tag, or a list of tags, is asked again: by `refresh`, or because a lock file says another digest."""
+    return SETTINGS.refresh if "pattern" in wildcards.keys() else wildcards.image in OUTDATED
+
+
+def version(output, asked=None):
+    """Return a params function: the version of the package, whose change makes *output* anew.
+
+    In a process that only asks it is another text where a run would sweep *output* away or stamp it as *asked* again.
+    So the job is shown, and nothing on disk is changed.
+    """
+
+    def get(wildcards):
+        if runs() or not workflow.is_main_process:
+            return VERSION
+        anew = (asked is not None and asked(wildcards)) or PLACE.parent / output.format(**dict(wildcards.items())) in remade()
+        return f"{VERSION}, made anew" if anew else VERSION
+
+    return get
+
+
 def begin():
-    """Note what is there before a run; other ways to use the graph, a dry run above all, are none.
+    """Note what is there before a run.
 
     `sregistry pull` tells by itself what it did.
     """
-    if not workflow.is_main_process or workflow.executor_plugin is None or workflow.dryrun or workflow.touch:
-        return
-    if os.environ.get(pulse.VARIABLE) or not MAIN:
+    if not runs() or os.environ.get(pulse.VARIABLE) or not MAIN:
         return
     try:
         if not SUMMARY.begun:
@@ -206,12 +303,15 @@ def know(time):
     except SregistryError as error:
         give_up(error)
     OUTDATED.update(configuration.outdated(list(known.values()), PLACE, refresh=SETTINGS.refresh))
+    if workflow.is_main_process:
+        OUTDATED.update(refusals(list(known.values()), SETTINGS, ENVIRON, PLACE))
     TARGETS.clear()
     TARGETS.update(known)
 
 
 def images():
     """All images, those of patterns once their lists of tags are gathered."""
+    sweep()
     if PATTERNS:
         know(os.stat(checkpoints.targets.get().output[0]).st_mtime_ns)
     return TARGETS
@@ -221,6 +321,9 @@ def finished(wildcards):
     """What is there when all is done: a record an image, or the image alone without a catalog."""
     if not TARGETS and not PATTERNS:
         refuse("no image is asked for; name one: snakemake --config uri=nvidia/caffe2:17.10")
+    if REFUSED and not PATTERNS and len(REFUSED) == len(TARGETS):
+        refuse("\nerror: ".join(dict.fromkeys(map(str, REFUSED.values()))), code=1)
+    sweep()
     limit_cores()
     # Known only now: a limit of jobs a second is for the schedulers of clusters. Here a run would wait for it at its end.
     if workflow.local_exec and workflow.scheduling_settings:
@@ -246,6 +349,7 @@ def pinned_manifest(wildcards):
 
 def lists_of_tags(wildcards):
     """The list of each pattern."""
+    sweep()
     return [f"{RESULTS}/tags/{pattern}.json" for pattern in PATTERNS]
 
 
@@ -290,10 +394,9 @@ def receipt_of(text):
 
 
 def refreshed(wildcards):
-    """What makes a manifest or a list of tags out of date: `refresh`, or a lock file that says another digest."""
-    if "pattern" in wildcards.keys():
-        return [STAMP] if SETTINGS.refresh else []
-    return [STAMP] if wildcards.image in OUTDATED else []
+    """What makes a manifest or a list of tags out of date; a dry run has no stamp."""
+    sweep()
+    return [STAMP] if refreshing(wildcards) and (PLACE.parent / STAMP).exists() else []
 
 
 def of(field):
@@ -303,6 +406,11 @@ def of(field):
         return str(getattr(TARGETS[wildcards.image], field))
 
     return get
+
+
+def database(wildcards):
+    """The folder of the catalog. From a function, as Snakemake takes braces in a text for a wildcard."""
+    return str(SETTINGS.database)
 
 
 def pattern_of(wildcards):
@@ -334,7 +442,7 @@ def tags_before(wildcards):
 def ask_now():
     """Have all changes asked for in this run, whatever an earlier one that was cut short left."""
     stamp = f"{RESULTS}/change/now"
-    if workflow.is_main_process and not workflow.dryrun:
+    if runs():
         receipt.publish(PLACE.parent / stamp, str(time.time_ns()).encode())
     return stamp if (PLACE.parent / stamp).exists() else []
 
@@ -358,6 +466,12 @@ def locked(wildcards):
     return Unwatched("" if digest is None else f"--locked {digest}")
 
 
+def replacing(wildcards):
+    """What tells the stages which image a file is that they are to replace."""
+    catalog = "" if SETTINGS.disable else f"--database {shlex.quote(str(SETTINGS.database))}"
+    return Unwatched(f"{catalog} {'--force' if SETTINGS.force else ''}".strip())
+
+
 def compression(word):
     """Return a params function: a word of how the layer, or the image, is compressed."""
 
@@ -369,28 +483,49 @@ def compression(word):
     return get
 
 
+def summed(value):
+    """Add to what was gathered, layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], what all layers share.
+
+    `images` has the images that a layer is in, in their order, and `sources` those of them that say different things of it or
+    would fetch it elsewhere; `bytes`, `usual` and `total` are sizes.
+    """
+    images = {}
+    for image, digests in value["layers"].items():
+        for digest in digests:
+            images.setdefault(digest, []).append(image)
+    sources = {**{digest: found[:1] for digest, found in images.items()}, **value.get("sources", {})}
+    sizes = [size for size in value["sizes"].values() if size is not None]
+    # A layer of unknown size counts as those that are known do on average.
+    usual = max(1, sum(sizes) / len(sizes)) if sizes else 1
+    total = sum(sizes) + usual * (len(value["sizes"]) - len(sizes))
+    return {**value, "images": images, "sources": sources, "bytes": sum(sizes), "usual": usual, "total": total}
+
+
 @functools.cache
 def read_gathered(path, time):
-    """Read a gathering file, and add up what all layers share; *time* is its own, so that a new one is read anew."""
-    value = json.loads(Path(path).read_text())
-    # Of several images that have a layer, the first.
-    value["images"] = {digest: image for image, digests in reversed(value["layers"].items()) for digest in digests}
-    known = [size for size in value["sizes"].values() if size is not None]
-    value["bytes"] = sum(known)
-    # One of unknown size counts as those that are known do on average.
-    value["usual"] = max(1, value["bytes"] / len(known)) if known else 1
-    value["total"] = value["bytes"] + value["usual"] * (len(value["sizes"]) - len(known))
-    if workflow.is_main_process:
-        SUMMARY.gathered()
-    return value
+    """Read a gathering file; *time* is its own, so that a new one is read anew."""
+    return summed(json.loads(Path(path).read_text()))
 
 
 def gathered(field):
-    """What the one checkpoint gathered: layers {image: [digest, …]}, sizes {digest: bytes or None}, sifs [image, …], and sums of these."""
-    if not MAIN and workflow.is_main_process:
-        hold_store()  # a module's onstart is nobody's
+    """What the one checkpoint gathered. Input functions wait for it."""
+    sweep()
+    if not MAIN and runs():
+        hold_store()  # Snakemake does not run the onstart of a module
     path = str(checkpoints.manifests.get().output[0])
-    return read_gathered(path, os.stat(path).st_mtime_ns)[field]
+    value = read_gathered(path, os.stat(path).st_mtime_ns)
+    if workflow.is_main_process:
+        SUMMARY.gathered()
+    return value[field]
+
+
+def known(field):
+    """The same as far as it is on disk, for threads, resources and groups: an error of Snakemake ends one that waits for a checkpoint."""
+    path = PLACE.parent / GATHERED
+    try:
+        return read_gathered(str(path), os.stat(path).st_mtime_ns)[field]
+    except FileNotFoundError:
+        return summed({"layers": {}, "sizes": {}, "sifs": []})[field]
 
 
 def manifest_of_image(wildcards):
@@ -399,9 +534,15 @@ def manifest_of_image(wildcards):
     return f"{RESULTS}/{wildcards.image}/manifest.json"
 
 
-def manifest_of_layer(wildcards):
-    """A manifest that names the layer."""
-    return f"{RESULTS}/{gathered('images')[wildcards.digest]}/manifest.json"
+def manifests_of_layer(wildcards):
+    """The manifests that name the layer, one for each thing that is said of it; a command line has no room for thousands."""
+    return [f"{RESULTS}/{image}/manifest.json" for image in gathered("sources")[wildcards.digest][:100]]
+
+
+def blob_of_layer(wildcards):
+    """The receipt of the layer's blob, whose time says nothing. Of one that is fetched again, a dry run shows what follows."""
+    path = f"{RESULTS}/layer/{wildcards.digest}.json"
+    return path if PLACE.parent / path in remade() else ancient(path)
 
 
 def exploded_layers(wildcards):
@@ -412,8 +553,8 @@ def exploded_layers(wildcards):
 
 def layer_connections(wildcards):
     """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""
-    size = gathered("sizes")[wildcards.digest] or 0
-    share = size / max(1, gathered("bytes"))
+    size = known("sizes").get(wildcards.digest) or 0
+    share = size / max(1, known("bytes"))
     return max(1, min(math.ceil(CONNECTIONS * share), math.ceil(size / CONNECTION_SIZE), CONNECTIONS))
 
 
@@ -439,5 +580,5 @@ def explode_threads(wildcards):
     Small layers side by side keep all cores busy without sharing an interpreter; a layer that would
     still run when the others are done gets more.
     """
-    size, usual = gathered("sizes")[wildcards.digest], gathered("usual")
-    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, gathered("total")))))
+    size, usual = known("sizes").get(wildcards.digest), known("usual")
+    return max(1, min(CORES, math.ceil(6 * CORES * (usual if size is None else size) / max(1, known("total")))))

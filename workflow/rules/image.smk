@@ -23,14 +23,15 @@ rule image:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/image.json"),
         parts=as_options,
         format=of("format"),
         target=of("path"),
+        replacing=replacing,
         builder=SETTINGS.builder,
         level=compression("level"),
     message:
         "image {params.target}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q}"
+        "{params.python} -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q} {params.replacing}"
         " --builder {params.builder:q} --level {params.level:q} --threads {threads} --output {output:q} 2> {log:q}"

@@ -5,7 +5,7 @@
 
 rule layer:
     input:
-        manifest=ancient(manifest_of_layer),
+        manifests=ancient(manifests_of_layer),
     output:
         "results/layer/{digest}.json",
     log:
@@ -27,19 +27,21 @@ rule layer:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/layer/{digest}.json"),
         cache=CACHE,
         cache_from=CACHE_FROM,
+        limit=LAYER_LIMIT,
     message:
         "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
-        "{params.python} -m sregistry.stage layer --manifest {input.manifest:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
-        " --connections {resources.network} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stage layer --manifest {input.manifests:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
+        " --connections {resources.network} --limit {params.limit} --output {output:q} 2> {log:q}"
 
 
 rule explode:
     input:
-        layer=ancient("results/layer/{digest}.json"),
+        layer=blob_of_layer,
+        manifests=ancient(manifests_of_layer),
     output:
         "results/explode/{digest}.{variant}.json",
     log:
@@ -58,7 +60,7 @@ rule explode:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/explode/{digest}.{variant}.json"),
         cache=CACHE,
         cache_from=CACHE_FROM,
         codec=compression("codec"),
@@ -68,6 +70,6 @@ rule explode:
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --manifest {input.manifests:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"

@@ -24,18 +24,21 @@ rule manifest:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/manifest.json", refreshing),
         uri=of("uri"),
         client=of("client"),
         platform=of("platform"),
         locked=locked,
+        format=of("format"),
+        target=of("path"),
+        replacing=replacing,
         cache=CACHE,
         cache_from=CACHE_FROM,
     message:
         "manifest {params.uri}"
     shell:
         "{params.python} -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
-        " --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
+        " --format {params.format:q} --target {params.target:q} {params.replacing} --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
 # One for all images: the graph grows once, not once an image.
@@ -54,7 +57,7 @@ checkpoint manifests:
         "../envs/sregistry.yml"
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version(GATHERED),
     message:
         "manifests {output}"
     shell:

@@ -23,7 +23,7 @@ rule metadata:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/metadata.json"),
         cache=CACHE,
         cache_from=CACHE_FROM,
         codec=compression("codec"),

@@ -9,6 +9,16 @@ CAPTIONS = workflow.current_basedir.join("../report")
 RAN = []
 
 
+@functools.cache
+def pages_folder():
+    """Where the pages are written: with the results of a run; without one, as nothing there may change, until this process ends."""
+    if RAN:
+        return PLACE / "report" / BATCH
+    folder = scratch.without_braces()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def reported(wildcards):
     """The pages, marked for the report; none while jobs are run."""
     running = workflow.execution_settings is not None and not RAN
@@ -19,7 +29,7 @@ def reported(wildcards):
     asked = [overview.Asked(key, target.uri, str(target.path), target.compression.variant) for key, target in TARGETS.items()]
     try:
         found = overview.read(PLACE.parent, asked, others=[BATCH, *PATTERNS])
-        written = pages.write(found, PLACE / "report" / BATCH)
+        written = pages.write(found, pages_folder())
     except SregistryError as error:
         refuse(error, error.exit_code)
 

@@ -23,7 +23,7 @@ rule sandbox:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/{image}/sandbox.index"),
     message:
         "sandbox {wildcards.image}"
     shell:

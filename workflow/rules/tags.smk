@@ -25,7 +25,7 @@ rule tags:
         tmpdir=tmpdir,
     params:
         python=PYTHON,
-        version=VERSION,
+        version=version("results/tags/{pattern}.json", refreshing),
         uri=of_pattern("repository"),
         client=of_pattern("client"),
         tags=of_pattern("tags"),

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -26,4 +27,4 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Take it in; print its name and its place."""
     container = open_client(options).add(options.file, options.name, copy=options.copy, force=options.force)
-    print(f"[container][new] {container.uri}\n{container.location}")
+    print(f"{printable(f'[container][new] {container.uri}')}\n{printable(container.location)}")

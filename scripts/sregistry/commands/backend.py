@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
     from sregistry.registries import Row
@@ -112,9 +114,9 @@ def _ls(options: argparse.Namespace) -> None:
         print(f"Nothing is kept for {options.name or 'any backend'} in {path}.", file=sys.stderr)
     for name, values in found.items():
         marks = [*(["active"] if name == document.get(secrets.ACTIVE) else []), *([] if name in rows() else ["not used"])]
-        print(name + (f" ({', '.join(marks)})" if marks else ""))
+        print(printable(name) + (f" ({', '.join(marks)})" if marks else ""))
         for key, value in sorted(values.items()):
-            print(f"  {key}={value}")
+            print(printable(f"  {key}={value}"))
 
 
 def _status(_: argparse.Namespace) -> None:
@@ -124,9 +126,9 @@ def _status(_: argparse.Namespace) -> None:
     document = secrets.read(_file()) or {}
     print("[backend status]")
     print(f"There are {len(secrets.backends(document))} clients found in secrets.")
-    print(f"active: {document.get(secrets.ACTIVE) or 'none'}")
+    print(printable(f"active: {document.get(secrets.ACTIVE) or 'none'}"))
     if os.environ.get(secrets.ACTIVE):
-        print(f"{secrets.ACTIVE}={os.environ[secrets.ACTIVE]} in the environment goes before it.", file=sys.stderr)
+        print(printable(f"{secrets.ACTIVE}={os.environ[secrets.ACTIVE]} in the environment goes before it."), file=sys.stderr)
 
 
 def _activate(options: argparse.Namespace) -> None:
@@ -155,6 +157,7 @@ def _add(options: argparse.Namespace) -> None:
     """Keep a variable of a backend."""
     from sregistry import messages, secrets
     from sregistry.errors import ConfigError
+    from sregistry.registries import variable
 
     row = _row(options.name)
     key = _variable(row, options.variable)
@@ -165,7 +168,10 @@ def _add(options: argparse.Namespace) -> None:
     if given and secrets.shown(row.client, key, value) == secrets.MASK:
         messages.logger().warning("%s stood in the list of processes, and is in your shell's history: leave the value out to be asked", key)
     with secrets.changing(_file()) as document:
-        document[row.client] = {**secrets.table(document, row.client), key: value}
+        kept = {**secrets.table(document, row.client), key: value}
+        if row.own and row.base and key == row.token:  # a row of that name in another folder has it go nowhere else
+            kept.setdefault(variable(row.client, "BASE"), row.base)
+        document[row.client] = kept
     print(f"[add] {row.client} {key}")
 
 

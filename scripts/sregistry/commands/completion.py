@@ -34,9 +34,11 @@ def run(options: argparse.Namespace) -> None:
 def add_uri(
     command: argparse.ArgumentParser, *, nargs: str | None = None, help: str = "an image on record, as `sregistry images` lists it"
 ) -> None:
-    """Add the argument `uri`, which the Tab key completes."""
+    """Add the argument `uri`, which the Tab key completes, and what tells one image of that name from others."""
     action = command.add_argument("uri", nargs=nargs, metavar="URI", help=help)
     action.completer = images  # type: ignore[attr-defined]  # argcomplete looks for it
+    command.add_argument("--platform", metavar="OS/ARCH", help="which one, where images of that name are on record for several")
+    command.add_argument("--format", choices=("sif", "simg", "sandbox"), help="which one, where that name has several")
 
 
 def images(prefix: str, **_: object) -> list[str]:

@@ -7,6 +7,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
 
@@ -35,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
     rows = [(item.name, item.text(), item.origin) for item in found]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, origin in rows:
-        print(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}")
+        print(printable(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}"))

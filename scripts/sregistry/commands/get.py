@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import result
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -21,4 +22,4 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print where an image is, alone on stdout."""
-    print(open_client(options).get(options.uri).location)
+    print(result(open_client(options).get(options.uri, platform=options.platform, format=options.format).location))

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int | None:
     else:
         print("Containers:   [date]    [client]\t[uri]")
         for number, container in enumerate(found, 1):
-            print(f"{number}  {container.created:%B %d, %Y}\t[{container.client}]\t{container.label}")
+            print(f"{number}  {container.created:%B %d, %Y}\t[{printable(container.client)}]\t{printable(container.label)}")
     return None
 
 
@@ -50,5 +51,5 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps([{"uri": container.uri, "image": container.image, "wrong": what} for container, what in found], indent=4))
     else:
         for container, what in found:
-            print(f"{container.uri}: {container.image} {what}")
+            print(printable(f"{container.uri}: {container.image} {what}"))
     return int(bool(found))

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -31,15 +32,15 @@ def run(options: argparse.Namespace) -> int:
 
     def say(line: str) -> None:
         if not options.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
     client = open_client(options)
     done = client.import_(options.source, collection=options.collection, dry_run=options.dry_run, say=say)
     for record in done.new:
-        print(f"[import] {record.label} {record.location}")
+        print(printable(f"[import] {record.label} {record.location}"))
     sys.stdout.flush()
     for skipped in done.skipped:
-        print(f"skipped: {skipped}", file=sys.stderr)
+        print(printable(f"skipped: {skipped}"), file=sys.stderr)
     verb = "would be recorded" if options.dry_run else "recorded"
     say(f"{len(done.new)} {verb}, {len(done.there)} on record already, {len(done.skipped)} skipped")
     return int(bool(done.skipped))

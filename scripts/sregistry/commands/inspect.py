@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -22,5 +23,5 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print a record: uri, place, then all of it."""
-    container = open_client(options).find(options.uri)
-    print(f"{container.uri}\n{container.location}\n{json.dumps(container.inspect(), indent=4, sort_keys=True)}")
+    container = open_client(options).find(options.uri, platform=options.platform, format=options.format)
+    print(f"{printable(container.uri)}\n{printable(container.location)}\n{json.dumps(container.inspect(), indent=4, sort_keys=True)}")

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -35,15 +36,10 @@ def run(options: argparse.Namespace) -> None:
         print("No image has such a label." if options.label else "No image has labels.", file=sys.stderr)
     elif key:
         for _, text, container in found:
-            print(f"{_printable(text)}\t{container.label}")
+            print(f"{printable(' '.join(text.split()))}\t{printable(container.label)}")
     else:
         counts: dict[str, int] = {}
         for name, _, _ in found:
             counts[name] = counts.get(name, 0) + 1
         for name in sorted(counts):
-            print(f"{counts[name]}\t{_printable(name)}")
-
-
-def _printable(text: str) -> str:
-    """One line without what a terminal would obey: a label is whatever a registry sent."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
+            print(f"{counts[name]}\t{printable(' '.join(name.split()))}")

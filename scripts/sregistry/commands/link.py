@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable, result
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -35,11 +36,12 @@ def run(options: argparse.Namespace) -> int:
     from sregistry.errors import SregistryError, report
 
     client = open_client(options)
+    which = {"engine": options.engine, "force": options.force, "platform": options.platform, "format": options.format}
     code = 0
     for uri in options.uri:
         try:
-            for path in client.link(uri, options.folder, engine=options.engine, force=options.force):
-                print(path if options.quiet else f"[link] {path} => {path.readlink()}", flush=True)
+            for path in client.link(uri, options.folder, **which):
+                print(result(str(path)) if options.quiet else printable(f"[link] {path} => {path.readlink()}"), flush=True)
         except SregistryError as error:
             code = max(code, report(error))
     return code

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
 
@@ -29,13 +31,13 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print what would be sent, names only, and what the registry says to it; a refusal is an error."""
     from sregistry.login import check
+    from sregistry.own_config import load_local
     from sregistry.secrets import overlay
-    from sregistry.settings import Settings, from_file
 
     environ = overlay(os.environ)
-    client = Settings.load(file=from_file(), environ=environ).client
+    client = load_local(environ)[0].client
     found = check(options.registry or client, client, environ)
-    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(found.lines()))
+    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(map(printable, found.lines())))
     if found.error:
         sys.stdout.flush()
         raise found.error

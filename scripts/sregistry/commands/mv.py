@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -22,5 +23,5 @@ def register(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Move it."""
-    container = open_client(options).mv(options.uri, options.path)
-    print(f"[move] {container.uri} => {container.location}")
+    container = open_client(options).mv(options.uri, options.path, platform=options.platform, format=options.format)
+    print(printable(f"[move] {container.uri} => {container.location}"))

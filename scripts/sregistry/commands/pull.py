@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable, result
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -21,7 +22,7 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("uri", nargs="+", metavar="URI", help="such as nvidia/caffe2:17.10 or docker://busybox")
     command.add_argument("--name", metavar="FILE", help="name of the image's file, for one URI")
-    command.add_argument("--force", action="store_true", help="build again what is there")
+    command.add_argument("--force", action="store_true", help="build again what is there, also in the place of another image")
     command.add_argument("--no-cache", action="store_true", help="keep no layers for the next image")
     command.add_argument("--platform", metavar="OS/ARCH", help="such as linux/arm64; this machine's by default")
     command.add_argument("--format", choices=("sif", "simg", "sandbox"), help="of the image")
@@ -51,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
         if outcome.record is None:
             continue
         if options.quiet:
-            print(outcome.record.location)
+            print(result(outcome.record.location))
             continue
         if outcome.change:
-            print(f"[container][{outcome.change}] {outcome.record.uri}")
-        print(f"Success! {outcome.record.location}")
+            print(printable(f"[container][{outcome.change}] {outcome.record.uri}"))
+        print(printable(f"Success! {outcome.record.location}"))
     sys.stdout.flush()
     for error in dict.fromkeys(error for outcome in outcomes for error in outcome.errors):
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
     return int(any(outcome.errors for outcome in outcomes))

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -37,5 +38,6 @@ def run(options: argparse.Namespace) -> int:
         except SregistryError as error:
             code = max(code, report(error))
         else:
-            print(f"[container][{'new' if new else 'update'}] {container.uri}\nSuccess! {container.url}", flush=True)
+            print(printable(f"[container][{'new' if new else 'update'}] {container.uri}"))
+            print(printable(f"Success! {container.url}"), flush=True)
     return code

@@ -7,7 +7,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from sregistry import units
 from sregistry.commands import open_client
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -23,7 +25,7 @@ def register(commands: Commands) -> None:
         "repositories, where the registry lists them",
     )
     command.add_argument("query", metavar="QUERY", help="a repository, or a pattern of repositories or of a repository's tags")
-    command.add_argument("--limit", type=_count, metavar="N", help="the last N only")
+    command.add_argument("--limit", type=units.argument(units.count), metavar="N", help="the last N only")
     command.add_argument("--json", action="store_true", help="as a JSON list")
     command.set_defaults(run=run)
 
@@ -37,13 +39,6 @@ def run(options: argparse.Namespace) -> None:
     if not found:
         raise RegistryError(f"{options.query}: nothing matches", hint="a word, or a pattern with '*', matches more")
     shown = found[-options.limit :] if options.limit else found
-    print(json.dumps(shown, indent=4) if options.json else "\n".join(shown))
+    print(json.dumps(shown, indent=4) if options.json else "\n".join(map(printable, shown)))
     if len(shown) < len(found) and not options.quiet:
         print(f"The last {len(shown)} of {len(found)}.", file=sys.stderr)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry import units
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
 
@@ -17,7 +19,7 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("directory", type=Path, metavar="DIR")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    command.add_argument("--port", type=int, default=5000, help="0 takes a free one (%(default)s)")
+    command.add_argument("--port", type=units.argument(units.port), default=5000, help="0 takes a free one (%(default)s)")
     command.set_defaults(run=run)
 
 

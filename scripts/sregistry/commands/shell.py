@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     client.interactive = True
     names = {"client": client, "Container": Container}
     if options.uri:
-        names["container"] = client.find(options.uri)
+        names["container"] = client.find(options.uri, platform=options.platform, format=options.format)
     try:
         from IPython import start_ipython
     except ImportError:

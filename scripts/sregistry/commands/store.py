@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry import units
+from sregistry.terminal import printable
+
 if TYPE_CHECKING:
     from sregistry.commands import Commands
     from sregistry.store import Store
@@ -36,17 +39,23 @@ def register(commands: Commands) -> None:
         description="Remove layers, never what a running workflow uses. What is removed is fetched again when it is needed.",
     )
     verb.add_argument("--unreachable", action="store_true", help="what no image that was pulled leads to")
-    verb.add_argument("--older-than", type=_days, metavar="DAYS", help="what was not used for so long")
-    verb.add_argument("--keep", type=_size, metavar="SIZE", help="used longest ago first, until no more than this is left, such as 50G")
+    verb.add_argument("--older-than", type=units.argument(units.days), metavar="DAYS", help="what was not used for so long")
+    verb.add_argument(
+        "--keep",
+        type=units.argument(units.size),
+        metavar="SIZE",
+        help="used longest ago first, until no more than this is left, such as 50G (10⁹ bytes) or 50GiB (2³⁰)",
+    )
     verb.set_defaults(run=_clean)
 
 
 def _store(options: argparse.Namespace) -> Store:
+    from sregistry.own_config import load_own
     from sregistry.secrets import overlay
-    from sregistry.settings import Settings, from_file, store_root
+    from sregistry.settings import store_root
     from sregistry.store import Store
 
-    return Store(store_root(options.cache) if options.cache else Settings.load(file=from_file(), environ=overlay(os.environ)).store)
+    return Store(store_root(options.cache) if options.cache else load_own(overlay(os.environ)).store)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -69,7 +78,7 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps([finding.json() for finding in findings], indent=4))
     else:
         for finding in findings:
-            print(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}")
+            print(printable(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}"))
         print(f"{store.root}: {count} objects checked, {len(findings)} findings")
     return int(any(not finding.repaired for finding in findings))
 
@@ -89,19 +98,5 @@ def _clean(options: argparse.Namespace) -> None:
         return
     verb = "would be removed" if options.dry_run else "removed"
     for item in removed:
-        print(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)")
+        print(printable(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)"))
     print(f"{store.root}: {len(removed)} objects {verb}, {sum(item.size for item in removed) / 1e6:.1f} MB")
-
-
-def _days(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
-    return value
-
-
-def _size(text: str) -> int:
-    """Read bytes, or such with K, M, G or T (powers of 1000)."""
-    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    number = text.upper().removesuffix("B").rstrip("KMGT")
-    return int(float(number) * units[text.upper().removesuffix("B")[len(number) :]])

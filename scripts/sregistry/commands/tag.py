@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.commands import open_client
 from sregistry.commands.completion import add_uri
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.commands import Commands
@@ -27,5 +28,6 @@ def register(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Name it."""
     client = open_client(options)
-    old = client.find(options.uri).uri
-    print(f"[tag] {old} => {client.tag(options.uri, options.new).uri}")
+    which = {"platform": options.platform, "format": options.format}
+    old = client.find(options.uri, **which).uri
+    print(printable(f"[tag] {old} => {client.tag(options.uri, options.new, **which).uri}"))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from itertools import accumulate, compress, count
 from operator import add
 
+from sregistry import limits
 from sregistry.errors import ImageError
 from sregistry.index import Index, little
 from sregistry.sandbox import IMPLIED, Sandbox
@@ -157,8 +158,8 @@ def _ids(layers: Sequence[Index], rows: Rows) -> list[int]:
     for index, live in zip(layers, rows.live, strict=True):
         for column in (index.uid, index.gid):
             ids.update(column[:1] if 1 in live and _constant(column) else compress(column, live))
-    if len(ids) > f.MAX_IDS:
-        raise ImageError(f"more than {f.MAX_IDS} different owners and groups")
+    if len(ids) > limits.OWNERS:
+        raise ImageError(f"{len(ids)} different owners and groups, over the limit OWNERS of {limits.OWNERS}")
     return sorted(ids)
 
 

@@ -21,9 +21,6 @@ NONE = 0xFFFFFFFF
 #: The image ends at a multiple of this many bytes, which a loop device needs.
 PADDING = 4096
 
-MAX_NAME, MAX_SYMLINK, MAX_IDS = 255, 4095, 65535
-MAX_MAJOR, MAX_MINOR = 0xFFF, 0xFFFFF
-
 
 class Flag(IntFlag):
     """Superblock flags; the kernel acts on none of these two."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 import struct
 from array import array
 
+from sregistry import limits
 from sregistry.compression import Encoder
+from sregistry.errors import ImageError
 from sregistry.squashfs import format as f
 
 _HEADER = struct.Struct("<H")
@@ -40,7 +42,7 @@ class Stream:
         return (len(self.starts) - 1 << SHIFT) + len(self._open)
 
     def append(self, data: bytes) -> None:
-        """Take more bytes, of any number."""
+        """Take more bytes, of any number. Raises ImageError: more than squashfs can refer to."""
         data = self._open + data
         full = len(data) & ~MASK
         for at in range(0, full, f.METADATA_BLOCK):
@@ -66,3 +68,5 @@ class Stream:
         else:
             self.blocks += _HEADER.pack(len(raw) | f.METADATA_RAW) + raw
         self.starts.append(len(self.blocks))
+        if len(self.blocks) > limits.TABLE:
+            raise ImageError(f"a table of the image has more bytes than the limit TABLE of {limits.TABLE}")

@@ -23,7 +23,6 @@ from itertools import accumulate, chain, compress, pairwise, repeat
 from operator import ne
 
 from sregistry.compression import Compression
-from sregistry.errors import ImageError
 from sregistry.index import Index, little
 from sregistry.sandbox import Sandbox
 from sregistry.squashfs import format as f
@@ -61,6 +60,7 @@ class Tree:
         # Of each row's inode: the number of its metadata block, and the offset there.
         self._block = array("I")
         self._offset = array("H")
+        self._again = array("I", rows.first)  # rows of other names, ascending
         self._leaves()
         for start, end, parents in reversed(list(self._levels())):
             self._level(start, end, parents)
@@ -102,15 +102,11 @@ class Tree:
         extended = f.EXTENDED if xattr != f.NONE else 0
         if kind == Kind.SYMLINK:
             target = index.link(place)
-            if not 0 < len(target) <= f.MAX_SYMLINK:
-                raise ImageError(f"{self._path(row)}: a symbolic link to {len(target)} bytes (1 to {f.MAX_SYMLINK} are possible)")
             data = f.SYMLINK.pack(kind + extended, *common, links, len(target)) + target
         elif kind == Kind.FIFO:
             data = f.FIFO.pack(kind + extended, *common, links)
         else:
             major, minor = index.major[place], index.minor[place]
-            if not (0 <= major <= f.MAX_MAJOR and 0 <= minor <= f.MAX_MINOR):
-                raise ImageError(f"{self._path(row)}: device {major}:{minor} is out of range")
             data = f.DEVICE.pack(kind + extended, *common, links, f.device_number(major, minor))
         return data + f.U32.pack(xattr) if extended else data
 
@@ -128,9 +124,6 @@ class Tree:
             return f.FILE.pack(Kind.FILE, *self._common(row), start, fragment, offset, size) + little(words)
         kind = Kind.FILE + f.EXTENDED
         return f.EXTENDED_FILE.pack(kind, *self._common(row), start, size, sparse, links, fragment, offset, xattr) + little(words)
-
-    def _path(self, row: int) -> str:
-        return self._sandbox.name(row).decode(errors="backslashreplace")
 
     # -- listings, and inodes of directories
 
@@ -184,9 +177,8 @@ class Tree:
         block = self._block[start:end]
         for row in compress(range(1, len(block)), map(ne, block[1:], block)):
             cut[row] = 1
-        for row in self._rows.first:
-            if start <= row < end:
-                cut[row - start : row - start + 2] = b"\1" * min(2, end - row)
+        for row in self._again[bisect_left(self._again, start) : bisect_left(self._again, end)]:
+            cut[row - start : row - start + 2] = b"\1" * min(2, end - row)
         runs = array("I")
         for first, past in pairwise([*compress(range(start, end), cut), end]):
             runs.extend(range(first, past, _MAX_RUN))
@@ -198,9 +190,6 @@ class Tree:
         start, end = runs[0], runs[-1]
         names = self._sandbox.names(start, end)
         sizes = list(map(len, names))
-        if max(sizes) > f.MAX_NAME:
-            name = names[sizes.index(max(sizes))]
-            raise ImageError(f"a file name of {len(name)} bytes, over the limit of {f.MAX_NAME}: {name[:60]!r}…")
         # format.RUN_ENTRY, a byte at a time: offset, number - base (which fits in a byte), type, name length - 1.
         entries = bytearray(f.RUN_ENTRY.size * (end - start))
         offsets = little(self._offset[start:end])

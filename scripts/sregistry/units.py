@@ -1,0 +1,64 @@
+"""Sizes, days and counts as people write them: the one reader of each.
+
+```
+10G = 10 GB = 10·10⁹ bytes        10GiB = 10Gi = 10·2³⁰ bytes        K, M, G, T in either case; none: bytes
+```
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TypeVar
+
+from sregistry.errors import SregistryError, UsageError
+
+_Value = TypeVar("_Value")
+
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?:([KMGT])(i?)B?|B)?", re.ASCII | re.IGNORECASE)
+#: What a size looks like, for messages.
+SIZE = "a size such as 500M, 50G or 2GiB"
+
+
+def size(text: object) -> int:
+    """Return bytes. Raises UsageError."""
+    found = None if isinstance(text, bool) else _SIZE.fullmatch(str(text).strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no size", hint=f"write {SIZE.removeprefix('a size ')}")
+    power = " KMGT".index((found[2] or " ").upper())
+    return int(Decimal(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
+def days(text: str) -> float:
+    """Return a number of days, parts of them included. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text, re.ASCII):
+        raise UsageError(f"{text!r} is no number of days", hint="such as 30 or 0.5")
+    return float(text)
+
+
+def count(text: str) -> int:
+    """Return a number from 1. Raises UsageError."""
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text, re.ASCII):
+        raise UsageError(f"{text!r} is no number from 1")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return a number of a port; 0 stands for any. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
+        raise UsageError(f"{text!r} is no port", hint="a number from 0 to 65535")
+    return int(text)
+
+
+def argument(reader: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """Return *reader* as the `type` of an argument: argparse shows the reader's own words."""
+
+    def read(text: str) -> _Value:
+        try:
+            return reader(text)
+        except SregistryError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
