@@ -531,7 +531,8 @@ def _catalog(options: argparse.Namespace) -> None:
     kept, new = catalog.add(written)
     held = {"path": str(catalog.path), "size": None}
     receipt.write(options.output, {"id": kept.id, "uri": kept.uri, "new": new, "version": kept.version, "holds": [held, *image["holds"]]})
-    say(f"[container][{'new' if new else 'update'}] {kept.uri}\nSuccess! {kept.image}")
+    say(f"[container][{'new' if new else 'update'}] {kept.uri}")
+    say(f"Success! {kept.image}")
 
 
 def _short(digest: str) -> str:
