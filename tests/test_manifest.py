@@ -484,7 +484,9 @@ def test_indexes_end(repository: Repository, store: Store) -> None:
         find(repository, store)
     many = [repository.document({"manifests": [], "n": n}) for n in range(limits.INDEX_DOCUMENTS + 1)]
     repository.document({"manifests": many}, "1")
-    with pytest.raises(DocumentError, match=f"more than {limits.INDEX_DOCUMENTS} documents"):
+    with pytest.raises(
+        DocumentError, match=f"more documents in search of a platform than the limit INDEX_DOCUMENTS of {limits.INDEX_DOCUMENTS}"
+    ):
         find(repository, store)
 
 

@@ -385,7 +385,7 @@ def test_malformed_configs_name_the_key(change: Callable[[dict[str, Any]], objec
         pytest.param(b'{"a":1e999}', "a: expected a number, got '1e999'", id="real-out-of-range"),
         pytest.param(b'{"a":[NaN]}', r"a\[0\]: expected a number, got 'NaN'", id="nan"),
         pytest.param(b'{"a":-Infinity}', "a: expected a number, got '-Infinity'", id="infinity"),
-        pytest.param(b" " * (MAX_DOCUMENT + 1), "4194305 bytes, over the limit of 4194304", id="large"),
+        pytest.param(b" " * (MAX_DOCUMENT + 1), "4194305 bytes, over the limit DOCUMENT of 4194304", id="large"),
     ],
 )
 def test_no_json_object(data: bytes, message: str) -> None:

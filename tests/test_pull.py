@@ -505,7 +505,7 @@ def test_a_moment_of_no_memory_is_told(place: Place) -> None:
     """A job that is killed leaves no line of its own."""
     hook = place.root / "hook"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text("import os, sys\nif 'explode' in sys.orig_argv[3:4]:\n    os.kill(os.getpid(), 9)\n")
+    (hook / "sitecustomize.py").write_text("import os, sys\nif 'explode' in sys.orig_argv[3:5]:\n    os.kill(os.getpid(), 9)\n")
     path = os.pathsep.join(filter(None, [str(hook), place.environ.get("PYTHONPATH")]))
     _, err = place.run("pull", "demo/tiny:1", code=1, PYTHONPATH=path)
     assert err.splitlines()[-1].endswith("demo/tiny:1: a job ended by itself, with 137; was it killed, for want of memory?")

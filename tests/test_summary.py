@@ -384,7 +384,7 @@ def test_a_run_that_is_stopped_tells_how_far_it_came(place: Place) -> None:
     assert place.run("uri=demo/tiny:1").code == 0
     (place.work / "hook").mkdir()
     (place.work / "hook/sitecustomize.py").write_text(
-        "import sys, time\nif 'explode' in sys.orig_argv[3:4]:\n    open('waiting', 'w').close()\n    time.sleep(60)\n"
+        "import sys, time\nif 'explode' in sys.orig_argv[3:5]:\n    open('waiting', 'w').close()\n    time.sleep(60)\n"
     )
     text = "images: [demo/tiny:1, 'demo/one:1']\n"
     (place.work / "batch.yaml").write_text(text)

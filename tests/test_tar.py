@@ -317,7 +317,7 @@ def test_what_no_image_can_hold_is_refused_where_it_is_read(case: str) -> None:
         read(stream)
     line = str(caught.value)
     assert re.match(r"layer: offset [0-9]+: ", line) and "\n" not in line and len(line) < 400
-    assert any(name in line for name in ("the/entry", "nnnn", "dddd", "d/", "/////", "sparse", "a\0b")), line
+    assert any(name in line for name in ("the/entry", "nnnn", "dddd", "d/", "/////", "sparse", r"a\x00b")), line
 
 
 @pytest.mark.parametrize(

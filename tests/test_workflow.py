@@ -366,7 +366,7 @@ def test_downloads_at_a_time(place: Place, config: list[str], flags: tuple[str, 
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
         "import atexit, sys, time\n"
-        "if 'layer' in sys.orig_argv[3:4]:\n"
+        "if 'layer' in sys.orig_argv[3:5]:\n"
         f"    note = lambda what: open({str(note)!r}, 'a').write(what + '\\n')\n"
         "    note('+'); time.sleep(0.3); atexit.register(note, '-')\n"
     )

@@ -83,8 +83,9 @@ class Pace:
             with self._store.lock(f"pace-{self._name}"):
                 files, name = self._store.files, f"pace/{self._name}"
                 self._store.folder(self._store.root / "pace")
-                self._full = self._advance(_read(files, name), rate, now)
-                files.write(name, repr(self._full).encode(), self._store.file_mode)
+                full = self._advance(_read(files, name), rate, now)
+                files.write(name, repr(full).encode(), self._store.file_mode)
+            self._full = full
         except (StoreError, OSError):
             self._full = self._advance(self._full, rate, now)
         return self._full - max(1.0, rate) / rate - now

@@ -134,7 +134,7 @@ def test_an_interrupted_run_goes_on(kind: str, queue: Path, pipeline: Pipeline, 
     (hook := tmp_path / "hook").mkdir()
     (hook / "sitecustomize.py").write_text(
         "import os, sys, time\n"
-        "if 'explode' in sys.orig_argv[3:4]:\n"
+        "if 'explode' in sys.orig_argv[3:5]:\n"
         f"    open({str(hook)!r} + '/job-' + str(os.getsid(0)), 'w').close()\n"
         "    time.sleep(200)\n"
     )

@@ -148,7 +148,7 @@ def test_jobs_that_are_killed_go_on_at_the_next_run(cluster: Cluster, slurm: Slu
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(
         "import os, sys, time\n"
-        "if 'explode' in sys.orig_argv[3:4]:\n"
+        "if 'explode' in sys.orig_argv[3:5]:\n"
         f"    open({str(hook)!r} + '/job-' + os.environ['SLURM_JOB_ID'], 'w').close()\n"
         "    time.sleep(200)\n"
     )

@@ -399,18 +399,14 @@ def refreshed(wildcards):
     return [STAMP] if refreshing(wildcards) and (PLACE.parent / STAMP).exists() else []
 
 
-def of(field):
-    """Return a params function: a field of the image's target, as text."""
+def of(field, watched=True):
+    """Return a params function: a field of the image's target, as text; *watched* if its change is a reason to run again."""
 
     def get(wildcards):
-        return str(getattr(TARGETS[wildcards.image], field))
+        text = str(getattr(TARGETS[wildcards.image], field))
+        return text if watched else Unwatched(text)
 
     return get
-
-
-def database(wildcards):
-    """The folder of the catalog. From a function, as Snakemake takes braces in a text for a wildcard."""
-    return str(SETTINGS.database)
 
 
 def pattern_of(wildcards):

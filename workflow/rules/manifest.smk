@@ -29,8 +29,9 @@ rule manifest:
         client=of("client"),
         platform=of("platform"),
         locked=locked,
-        format=of("format"),
-        target=of("path"),
+        # What is in the image's place is compared; a tag means the same, whatever is made of it.
+        format=of("format", watched=False),
+        target=of("path", watched=False),
         replacing=replacing,
         cache=CACHE,
         cache_from=CACHE_FROM,
