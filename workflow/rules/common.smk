@@ -409,6 +409,11 @@ def of(field, watched=True):
     return get
 
 
+def database(wildcards):
+    """The folder of the catalog. From a function, as Snakemake takes braces in a text for a wildcard."""
+    return str(SETTINGS.database)
+
+
 def pattern_of(wildcards):
     """The pattern, one that a lock file settles included."""
     return next(pattern for pattern in PLAN.patterns if pattern.key == wildcards.pattern)
