@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -249,3 +250,42 @@ def test_a_sif_is_compared_whatever_its_digest_is_of(tmp_path: Path, algorithm: 
     with pytest.raises(StoreError, match="was damaged on disk and is removed; run again"):
         image.take(store.blob(digest), digest, ours=True, target=tmp_path / "k", platform=Platform(architecture="amd64"))
     assert not (tmp_path / "k").exists() and not store.has(digest)
+
+
+def left_behind(target: Path) -> Path:
+    """Return the temporary neighbour of a process that was killed while it wrote *target*."""
+    child = os.fork()
+    if child == 0:
+        with image.published(target, 1) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (folder,) = target.parent.glob(f".{target.name}.*")
+    (folder / "old").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_a_killed_process_left_goes(tmp_path: Path, kind: str) -> None:
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    left_behind(storage / "i")
+    engine.build(tmp_path / "store", storage / "i", LAYERS, format=kind)
+    assert os.listdir(storage) == ["i"]
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    with image.published(tmp_path / "i", 1) as file:
+        file.write(b"slow")
+        with image.published(tmp_path / "i", 1) as other:
+            other.write(b"quick")
+    assert (tmp_path / "i").read_bytes() == b"slow" and os.listdir(tmp_path) == ["i"]
+
+
+@pytest.mark.parametrize("name", [".i.thesis", ".i.abcd1234", ".i.sif.abcd1234"])
+def test_what_only_looks_like_a_neighbour_stays(tmp_path: Path, name: str) -> None:
+    work(tmp_path / "storage" / name)
+    with image.published(tmp_path / "storage/i", 1) as file:
+        file.write(b"x")
+    assert untouched(tmp_path / "storage" / name)

@@ -13,8 +13,11 @@ It is written beside its final name, synced and renamed; equal input gives equal
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,13 +176,54 @@ def prefix_of(
 
 @contextlib.contextmanager
 def _neighbour(target: Path) -> Iterator[Path]:
-    """Give a temporary name beside *target*; what is left of it is removed."""
+    """Give a temporary name beside *target*; what is left of it, and of those of killed processes, is removed."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=neighbour(target.name), ignore_cleanup_errors=True) as folder:
-            yield Path(folder) / "image"
+        with contextlib.ExitStack() as stack:
+            folder = _claimed(target, stack)
+            _sweep(target)
+            yield folder / "image"
     except OSError as error:
         raise from_oserror(error, ImageError, f"can't write the image {target}:") from error
+
+
+def _claimed(target: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a new folder beside *target* that is locked as long as this process lives, and goes with *stack*."""
+    while True:
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=neighbour(target.name), ignore_cleanup_errors=True)
+        try:
+            _lock(Path(folder.name), stack)
+        except BlockingIOError:  # somebody sweeps, and was quicker
+            folder.cleanup()
+            continue
+        except OSError:  # a file system without these locks, such as NFS: nobody sweeps there
+            pass
+        return Path(stack.enter_context(folder))
+
+
+def _lock(folder: Path, stack: contextlib.ExitStack) -> int:
+    """Lock a folder until *stack* ends, and return its descriptor.
+
+    Raises BlockingIOError: another process has it. OSError: it is not this user's, or can't be locked.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack.callback(os.close, handle)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.fstat(handle).st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    return handle
+
+
+def _sweep(target: Path) -> None:
+    """Remove the temporary neighbours of *target* that killed processes of this user left; they are as large as images."""
+    name = re.compile(re.escape(neighbour(target.name)) + r"[a-z0-9_]{8}")
+    for entry in filter(name.fullmatch, os.listdir(target.parent)):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            handle = _lock(target.parent / entry, stack)
+            if set(os.listdir(handle)) <= {"image", "old"}:
+                for part in ("image", "old"):
+                    remove(Path(f"/proc/self/fd/{handle}") / part)  # whatever has the folder's name by now
+                (target.parent / entry).rmdir()
 
 
 @contextlib.contextmanager
