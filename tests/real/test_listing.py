@@ -39,7 +39,7 @@ def test_tags(registry: str, layout: images.Layout) -> None:
     for repository in repositories(layout):
         assert set(found.search(repository)) == {name for name in layout.tags() if name.startswith(f"{repository}:")}
     assert found.search("demo/tiny") == ["demo/tiny:Mixed.Case-2", "demo/tiny:1"]
-    assert found.search("demo/run:*[hy]*") == [f"demo/run:{tag}" for tag in ("both", "entrypoint", "neither", "shell-form")]
+    assert found.search("demo/run:*[hy]*") == [f"demo/run:{tag}" for tag in ("both", "entrypoint", "neither", "shell-form", "taken-away")]
     with pytest.raises(RegistryError, match=r"has no image demo/none \(404 Not Found: NAME_UNKNOWN"):
         found.search("demo/none:*")
 
