@@ -86,7 +86,7 @@ MISTAKES = {
     ),
     "name": (
         "images:\n- {uri: a/b, name: ../x}\n",
-        ["batch.yaml:2: images[0].name: '../x' is no file name; up to 200 letters, digits and signs, without '/'"],
+        ["batch.yaml:2: images[0].name: '../x' is no file name; letters, digits and signs, without '/', no '.' or '-' in front"],
     ),
     "tag-and-tags": (
         "images:\n- {uri: 'a/b:1', tags: '*'}\n",

@@ -17,6 +17,7 @@ Trust is only asked for here. Whoever goes on with a layer knows the digest of i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import pwd
@@ -37,6 +38,8 @@ from sregistry.trust import VARIABLE
 
 #: The files of an exploded layer.
 PARTS = ("data", "index")
+#: Errors of a disk or a mount, which say nothing of whose a folder is.
+_BROKEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _VARIANT = re.compile(r"(?P<variant>[a-z]+-[a-z]+-[0-9]+-(?P<format>[0-9]+))(\.u[0-9]+)?")
 _HEX = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 
@@ -202,7 +205,7 @@ def _mismatch(data: int, index: Index) -> int | None:
 
 
 def _vacated(store: Store, name: str) -> bool:
-    """Have nothing under the name of a layer; what is this user's and of no use is removed."""
+    """Have nothing under the name of a layer; what is this user's and of no use is removed. Raises OSError: nobody can tell."""
     try:
         found = store.files.stat(name)
         if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
@@ -210,5 +213,7 @@ def _vacated(store: Store, name: str) -> bool:
         return discard(store, store.root / name)
     except FileNotFoundError:
         return True
-    except OSError:
+    except OSError as error:
+        if error.errno in _BROKEN:
+            raise
         return False
