@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from sregistry import messages
 from sregistry.catalog import Catalog
 from sregistry.errors import CatalogError, ConfigError, InvalidReference
 from sregistry.lookup import Lookup
@@ -78,11 +78,11 @@ def test_a_registry_s_other_names(catalog: Catalog, name: str, registry: str) ->
     assert lookup(catalog).find(name, change=True).uri == "library/busybox:1"
 
 
-def test_one_elsewhere_may_be_looked_at_but_not_changed(catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_elsewhere_may_be_looked_at_but_not_changed(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
     catalog.add(quay())
-    with caplog.at_level(logging.WARNING, "sregistry"):
-        assert lookup(catalog).find(TINY).image == "/quay.sif"
-    assert f"{TINY}: nothing of nvcr.io is on record; this is quay.io/{TINY}" in caplog.text
+    messages.set_up({})
+    assert lookup(catalog).find(TINY).image == "/quay.sif"
+    assert f"{TINY}: nothing of nvcr.io is on record; this is quay.io/{TINY}" in capsys.readouterr().err
     with pytest.raises(CatalogError, match=rf"no such image of nvcr\.io in .*; there is quay\.io/{TINY} linux/amd64 sif "):
         lookup(catalog).find(TINY, change=True)
     for explicit in (f"nvcr.io/{TINY}", f"nvidia://{TINY}", f"nvcr.io/{TINY}@{V2}"):
