@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import linecache
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -55,6 +58,50 @@ def test_it_leaves_nothing(path: Path) -> None:
         assert held
         assert len(list(path.parent.iterdir())) == 2
     assert not list(path.parent.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_signal_at_any_line_leaves_nothing(path: Path) -> None:
+    """A job is cancelled at the first, second … line that the lock's own code runs."""
+
+    def cancelled(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, cancelled)
+    lines = 0
+    try:
+        while _cancelled_at(lines, path):
+            assert list(path.parent.iterdir()) == [], f"line {lines}"
+            lines += 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert lines > 30
+
+
+def _cancelled_at(line: int, path: Path) -> bool:
+    """Take the lock and give it back, with SIGTERM before the given line event; return whether the code got there."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        # No signal arrives at a bare `try:`, which runs nothing.
+        if event == "line" and linecache.getline(module.__file__, frame.f_lineno).strip() != "try:":
+            seen += 1
+            if seen == line + 1:
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with lease(path):
+            pass
+    except SystemExit:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
 
 
 def test_processes_keep_each_other_out(path: Path, tmp_path: Path) -> None:

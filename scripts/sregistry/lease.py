@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sregistry import limits
+from sregistry import limits, signals
 
 #: Seconds without a sign of life after which an owner on another machine counts as dead.
 LEASE = 60.0
@@ -69,26 +69,32 @@ def lease(path: Path, *, wait: bool = True, folder: int | None = None) -> Iterat
 @contextlib.contextmanager
 def _lease(lock: _Lock, place: Path, *, wait: bool) -> Iterator[bool]:
     own = _Lock(lock.folder, f".{lock.name}.{secrets.token_hex(8)}")
-    with _naming(place):
-        _write(own)
+    stop = threading.Event()
+    thread = threading.Thread(target=_touch, args=(own, stop), daemon=True)
     try:
         with _naming(place):
+            _write(own)
             held = _acquire(own, lock, place, wait=wait)
-        if not held:
-            yield False
-            return
-        stop = threading.Event()
-        thread = threading.Thread(target=_touch, args=(own, stop), daemon=True)
-        thread.start()
-        try:
-            yield True
-        finally:
-            stop.set()
-            thread.join()
-            if _same(own, lock):
-                _unlink(lock)
+        if held:
+            thread.start()
+        yield held
     finally:
-        _unlink(own)
+        # A signal may end the block at any line, also between the link and the yield. It does not end this one.
+        try:
+            with signals.held_back():
+                _give_back(own, lock, stop, thread)
+        except (SystemExit, KeyboardInterrupt):  # before signals were held back
+            _give_back(own, lock, stop, thread)
+            raise
+
+
+def _give_back(own: _Lock, lock: _Lock, stop: threading.Event, thread: threading.Thread) -> None:
+    stop.set()
+    if thread.is_alive():
+        thread.join()
+    if _same(own, lock):
+        _unlink(lock)
+    _unlink(own)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sregistry import scratch
+from sregistry import scratch, signals
 from sregistry.errors import ImageError
 from sregistry.terminal import printable
 
@@ -87,7 +86,8 @@ def run(
     """
     with tempfile.TemporaryFile(dir=scratch.working(os.environ)) as errors, contextlib.ExitStack() as running:
         try:
-            with _held_back():
+            # A program that has started and isn't noted yet would go on when the job is cancelled.
+            with signals.held_back():
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
@@ -119,24 +119,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Let what cancels the job arrive at the end of the block: a program that has started and isn't noted yet would go on."""
-    came: list[int] = []
-    # Only the main thread gets signals and may say what they do. What is ignored stays so, in the program as well.
-    main = threading.current_thread() is threading.main_thread()
-    acts = {number: act for number in (signal.SIGINT, signal.SIGTERM) if main and callable(act := signal.getsignal(number))}
-    try:
-        for number in acts:
-            signal.signal(number, lambda number, _: came.append(number))
-        yield
-    finally:
-        for number, act in acts.items():
-            signal.signal(number, act)
-    for late in came:
-        signal.raise_signal(late)
 
 
 def _last_words(text: str) -> str:
