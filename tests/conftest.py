@@ -18,7 +18,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import images
+from tests.support import images
 
 #: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
 hypothesis.settings.register_profile("ours", deadline=None)

@@ -16,12 +16,12 @@ import pytest
 from sregistry import client as module
 from sregistry import errors, get_client
 from sregistry.client import Client, Container
-from sregistry.serve import serve
-from sregistry.store import Store
+from sregistry.registry.server import serve
+from sregistry.store.store import Store
 from tests.conftest import REPOSITORY
-from tests.images import Layout, layer
-from tests.tarball import file
-from tests.test_serve import running
+from tests.registry.test_server import running
+from tests.support.images import Layout, layer
+from tests.support.tarball import file
 
 pytestmark = pytest.mark.once("types and words are compared")
 

@@ -43,10 +43,10 @@ def main() -> None:
 
 def measure(number: int, folder: Path) -> list[str]:
     """Return the cells of a row, for that many records in *folder*."""
-    from sregistry.catalog import Catalog
-    from sregistry.lookup import Lookup
-    from sregistry.record import Record
-    from sregistry.settings import Settings
+    from sregistry.catalog.catalog import Catalog
+    from sregistry.catalog.lookup import Lookup
+    from sregistry.catalog.record import Record
+    from sregistry.config.settings import Settings
 
     catalog = Catalog(folder)
     lookup = Lookup.of(catalog, Settings.load(environ={}), {})

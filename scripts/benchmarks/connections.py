@@ -22,13 +22,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from sregistry.layer import fetch
-from sregistry.manifest import Layer
-from sregistry.oci import Descriptor, Digest, MediaType
-from sregistry.reference import Reference
-from sregistry.registry import RegistryClient
-from sregistry.settings import registry
-from sregistry.store import Store
+from sregistry.config.settings import registry
+from sregistry.oci.documents import Descriptor, Digest, MediaType
+from sregistry.oci.reference import Reference
+from sregistry.registry.client import RegistryClient
+from sregistry.registry.fetch import fetch
+from sregistry.registry.resolve import Layer
+from sregistry.store.store import Store
 
 #: Bytes of the layer, and bytes a second of a connection.
 SIZE, RATE = 256 << 20, 16 << 20

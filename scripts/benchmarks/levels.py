@@ -50,10 +50,10 @@ def weigh(paths: list[Path]) -> int:
 
 
 def _explode(blob: Path, diff_id: str, level: str, folder: Path) -> None:
-    from sregistry.compression import Compression
-    from sregistry.explode import explode
-    from sregistry.oci import Digest
-    from sregistry.store import Store
+    from sregistry.layers.compression import Compression
+    from sregistry.layers.explode import explode
+    from sregistry.oci.documents import Digest
+    from sregistry.store.store import Store
 
     digest = Digest(f"sha256:{blob.name}")
     store = Store(folder.with_name(f"{folder.name}-store"))

@@ -184,11 +184,11 @@ def feed(case: Case, folder: Path) -> None:
 
 
 def _explode(folder: Path) -> None:
-    from sregistry.compression import Compression
-    from sregistry.explode import explode_stream, explode_tar
-    from sregistry.metadata import environment_tar
-    from sregistry.oci import Digest
-    from sregistry.store import Store
+    from sregistry.image.metadata import environment_tar
+    from sregistry.layers.compression import Compression
+    from sregistry.layers.explode import explode_stream, explode_tar
+    from sregistry.oci.documents import Digest
+    from sregistry.store.store import Store
 
     store, compression = Store(folder / "store"), Compression(level="fast")
     made = [explode_tar(store, environment_tar(), compression)]
@@ -202,14 +202,14 @@ def _explode(folder: Path) -> None:
 
 
 def _sandbox(folder: Path) -> None:
-    from sregistry.sandbox import merge
+    from sregistry.image.merge import merge
 
     merge([Path(path) for path in json.loads((folder / "folders.json").read_text())]).write(folder / "sandbox.index")
 
 
 def _image(folder: Path) -> None:
-    from sregistry.image import build
-    from sregistry.sandbox import Sandbox
+    from sregistry.image.assemble import build
+    from sregistry.image.merge import Sandbox
 
     packed = Sandbox.read(folder / "sandbox.index")
     build(packed, format="simg", target=folder / "image", created=0, deffile=b"", documents={}, architecture="amd64")
@@ -217,8 +217,8 @@ def _image(folder: Path) -> None:
 
 def _entries(stage: str, folder: Path) -> int:
     """Return what a stage has gone through: entries of the tars, or names in the sandbox."""
-    from sregistry.index import Index
-    from sregistry.sandbox import Sandbox
+    from sregistry.image.merge import Sandbox
+    from sregistry.layers.index import Index
 
     if stage == "image":
         return len(Sandbox.read(folder / "sandbox.index"))

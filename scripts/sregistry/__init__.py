@@ -1,7 +1,7 @@
 """Registry images to Singularity and Apptainer images.
 
 `get_client`, `Client` and `Container` are the Python client (client.py); the stages that make images
-are commands (stage.py).
+are commands (stages/__main__.py).
 """
 
 from __future__ import annotations

@@ -24,26 +24,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sregistry import messages
-from sregistry.catalog import Catalog
+from sregistry.catalog.catalog import Catalog
+from sregistry.catalog.record import Record
+from sregistry.catalog.record import record as new_record
+from sregistry.config.own_config import foreign, load_local
+from sregistry.config.secrets_file import overlay
+from sregistry.config.settings import UNVERIFIED, RegistrySettings, Settings, registry, unverified
+from sregistry.config.settings import platform as parse_platform
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
-from sregistry.own_config import foreign, load_local
-from sregistry.record import Record
-from sregistry.record import record as new_record
-from sregistry.reference import Reference, split_scheme
-from sregistry.secrets import overlay
-from sregistry.settings import UNVERIFIED, RegistrySettings, Settings, registry, unverified
-from sregistry.settings import platform as parse_platform
-from sregistry.store import Store
+from sregistry.oci.reference import Reference, split_scheme
+from sregistry.store.store import Store
+from sregistry.system import logs
 
 if TYPE_CHECKING:
-    from sregistry.intake import Intake
-    from sregistry.library import Removal
-    from sregistry.pipeline import Outcome
-    from sregistry.progress import Display
-    from sregistry.rebuild import Rebuild
-    from sregistry.registry import RegistryClient
-    from sregistry.sharing import Sharing
+    from sregistry.catalog.image_files import Removal
+    from sregistry.catalog.imports.records import Intake
+    from sregistry.catalog.rebuild import Rebuild
+    from sregistry.catalog.sharing import Sharing
+    from sregistry.pipeline.progress import Display
+    from sregistry.pipeline.pull import Outcome
+    from sregistry.registry.client import RegistryClient
 
 
 class Container(Record):
@@ -80,7 +80,7 @@ class Container(Record):
         >>> found["facts"]["versions"]
         {'cuda': '9.0.176'}
         """
-        from sregistry.rebuild import rebuild
+        from sregistry.catalog.rebuild import rebuild
 
         try:
             command = rebuild(self).json()
@@ -96,7 +96,7 @@ class Container(Record):
         >>> client.get("nvidia/caffe2:17.10").sharing().layers
         2
         """
-        from sregistry.sharing import sharing
+        from sregistry.catalog.sharing import sharing
 
         return sharing(self, self._catalog.records(), self._catalog.metrics)
 
@@ -133,7 +133,7 @@ class Client:
 
         Args:
             query: words, in any case.
-            where: a filter that they must satisfy too, such as ``cuda>=12.4`` (where.py).
+            where: a filter that they must satisfy too, such as ``cuda>=12.4`` (catalog/filters.py).
 
         Raises:
             CatalogError: the catalog can't be read.
@@ -144,7 +144,7 @@ class Client:
         >>> client.images(where="cuda>=12.4")
         []
         """
-        from sregistry.where import parse
+        from sregistry.catalog.filters import parse
 
         words = [word.lower() for word in query]
         satisfies = parse(where) if where is not None else lambda record: True
@@ -152,7 +152,7 @@ class Client:
         return [Container.of(record, self.catalog) for record in found]
 
     def find(self, uri: str, *, platform: str | None = None, format: str | None = None) -> Container:
-        """Return the record that *uri* means: what `pull` would make of it (lookup.py).
+        """Return the record that *uri* means: what `pull` would make of it (catalog/lookup.py).
 
         Args:
             uri: as `pull` takes it or `images` shows it, ``uri@version``, or the path of a file.
@@ -169,7 +169,7 @@ class Client:
 
     def _find(self, uri: str, platform: str | None, format: str | None, *, change: bool = False) -> Container:
         """As `find`; with *change*, what is meant is no other registry's than `pull` would ask."""
-        from sregistry.lookup import Lookup
+        from sregistry.catalog.lookup import Lookup
 
         lookup = Lookup.of(self.catalog, self.settings, overlay(self._environ), platform_=platform, format_=format)
         return Container.of(lookup.find(uri, change=change), self.catalog)
@@ -235,8 +235,8 @@ class Client:
         progress: Display | None = None,
     ) -> list[Outcome]:
         """As `pull`, but return what became of each image, failures too."""
-        from sregistry import pipeline
-        from sregistry.progress import Silent
+        from sregistry.pipeline import pull as pipeline
+        from sregistry.pipeline.progress import Silent
 
         if name is not None and len(uris) != 1:
             raise UsageError("a name is for one image", hint="pull the others by themselves")
@@ -262,12 +262,12 @@ class Client:
         >>> client.add(client.get("nvidia/caffe2:17.10").location, "lab/caffe2:1", copy=True)
         <Container 'lab/caffe2:1'>
         """
-        from sregistry import library
-        from sregistry.target import locate
+        from sregistry.catalog import image_files
+        from sregistry.config.targets import locate
 
         owner, reference = locate(name, self.settings.client, overlay(self._environ))
         place = Path.cwd() / Path(file).expanduser()
-        kept, _ = library.add(
+        kept, _ = image_files.add(
             self.catalog,
             place,
             self._all_settings().storage,
@@ -302,14 +302,15 @@ class Client:
         >>> len(done.new), len(done.there), len(done.skipped)
         (0, 1, 0)
         """
-        from sregistry import inventory, original
-        from sregistry.intake import take_in
-        from sregistry.reference import is_repository
-        from sregistry.scratch import working
+        from sregistry.catalog.imports import folder as inventory
+        from sregistry.catalog.imports import original_database
+        from sregistry.catalog.imports.records import take_in
+        from sregistry.oci.reference import is_repository
+        from sregistry.system.temporary import working
 
         place = Path.cwd() / Path(source).expanduser()
         if not place.is_dir():
-            return take_in(self.catalog, original.read(place, working=working(self._environ)), dry_run=dry_run)
+            return take_in(self.catalog, original_database.read(place, working=working(self._environ)), dry_run=dry_run)
         if collection is not None and not is_repository(collection):
             raise UsageError(f"--collection {collection!r} is no name of a collection", hint="small letters and digits, such as lab")
         recorded = {record.image for record in self.catalog.records()}
@@ -330,10 +331,10 @@ class Client:
         >>> client.mv("nvidia/caffe2:17.10", "~/caffe2.sif").image
         '/.../caffe2.sif'
         """
-        from sregistry import library
+        from sregistry.catalog import image_files
 
         found = self._find(uri, platform, format, change=True)
-        return Container.of(library.move(self.catalog, found, Path(path).expanduser()), self.catalog)
+        return Container.of(image_files.move(self.catalog, found, Path(path).expanduser()), self.catalog)
 
     def rename(self, uri: str, new: str, *, platform: str | None = None, format: str | None = None) -> Container:
         """Give an image another name. Raises as `find`; ImageError; CatalogError: the name is taken.
@@ -343,10 +344,10 @@ class Client:
         >>> client.rename("nvidia/caffe2:17.10", "lab/caffe2:1")
         <Container 'lab/caffe2:1'>
         """
-        from sregistry import library
+        from sregistry.catalog import image_files
 
         found = self._find(uri, platform, format, change=True)
-        return Container.of(library.rename(self.catalog, found, self._given(new, found), self.settings.filename), self.catalog)
+        return Container.of(image_files.rename(self.catalog, found, self._given(new, found), self.settings.filename), self.catalog)
 
     def tag(self, uri: str, new: str, *, platform: str | None = None, format: str | None = None) -> Container:
         """Give an image one more name, without another file. Raises as `rename`.
@@ -354,16 +355,16 @@ class Client:
         >>> client.tag("nvidia/caffe2:17.10", "nvidia/caffe2:stable")
         <Container 'nvidia/caffe2:stable'>
         """
-        from sregistry import library
+        from sregistry.catalog import image_files
 
         found = self._find(uri, platform, format, change=True)
-        kept, _ = library.tag(self.catalog, found, self._given(new, found), now=datetime.now(UTC))
+        kept, _ = image_files.tag(self.catalog, found, self._given(new, found), now=datetime.now(UTC))
         return Container.of(kept, self.catalog)
 
     def _given(self, new: str, record: Record) -> Reference:
         """Read a name that an image is to get. Raises UsageError: it says another registry than the image's."""
-        from sregistry.occupant import canonical
-        from sregistry.target import locate
+        from sregistry.catalog.occupant import canonical
+        from sregistry.config.targets import locate
 
         owner, reference = locate(new, self.settings.client, overlay(self._environ))
         scheme, rest = split_scheme(new)
@@ -403,14 +404,14 @@ class Client:
         >>> client.link("nvidia://caffe2:17.10", "~/images", engine="nextflow")[0].name
         'caffe2-17.10.img'
         """
-        from sregistry import link
+        from sregistry.catalog import engine_links
 
-        if engine not in link.RULES:
-            raise UsageError(f"engine {engine!r} is unknown", hint=f"one of {', '.join(link.RULES)}")
+        if engine not in engine_links.RULES:
+            raise UsageError(f"engine {engine!r} is unknown", hint=f"one of {', '.join(engine_links.RULES)}")
         container = self.get(uri, platform=platform, format=format)
         if container.image is None:
             raise CatalogError(f"{container.uri} is in the registry only", hint=f"`sregistry pull {uri}`")
-        names = [*([uri.strip()] if split_scheme(uri)[0] else []), *link.urls(container)]
+        names = [*([uri.strip()] if split_scheme(uri)[0] else []), *engine_links.urls(container)]
         if not names:
             raise UsageError(f"{uri}: nothing says what a workflow calls this image", hint="write it as the workflow does: docker://…")
         place = Path.cwd() / Path(folder).expanduser()
@@ -419,7 +420,7 @@ class Client:
             for record in self.catalog.records()
             if record.image and (record.registry, record.repository) != (container.registry, container.repository)
         }
-        return list(link.place(engine, place, Path(container.image).absolute(), names, others, force=force))
+        return list(engine_links.place(engine, place, Path(container.image).absolute(), names, others, force=force))
 
     def check(self, *, deep: bool = False) -> list[tuple[Container, str]]:
         """Return the images whose files are gone or changed, and what is wrong. Raises CatalogError; ImageError: a file can't be read.
@@ -430,9 +431,9 @@ class Client:
         >>> client.check(deep=True)
         []
         """
-        from sregistry import library
+        from sregistry.catalog import image_files
 
-        found = [(container, library.wrong(container, deep=deep)) for container in self.images()]
+        found = [(container, image_files.wrong(container, deep=deep)) for container in self.images()]
         return [(container, what) for container, what in found if what]
 
     def rm(self, uri: str, *, platform: str | None = None, format: str | None = None) -> None:
@@ -459,13 +460,13 @@ class Client:
         >>> [(removal.record.uri, removal.file.name) for removal in client.removals(["caffe2:17.10"], dry_run=True)]
         [('nvidia/caffe2:17.10', 'nvidia-caffe2:17.10.sif')]
         """
-        from sregistry import library
+        from sregistry.catalog import image_files
 
         found = {record.id: record for record in (self._find(uri, platform, format, change=True) for uri in uris)}
-        planned = library.removals(self.catalog, list(found.values()))
+        planned = image_files.removals(self.catalog, list(found.values()))
         for removal in planned:
             if not dry_run:
-                library.remove(self.catalog, removal.record)
+                image_files.remove(self.catalog, removal.record)
             yield removal
 
     def labels(self, key: str | None = None, value: str | None = None) -> list[tuple[str, str, Container]]:
@@ -496,7 +497,7 @@ class Client:
         >>> client.rebuild("nvidia/caffe2:17.10").command[:2]
         ('snakemake', '--config')
         """
-        from sregistry.rebuild import rebuild
+        from sregistry.catalog.rebuild import rebuild
 
         return rebuild(self.find(uri))
 
@@ -531,7 +532,7 @@ class Client:
         >>> client.search("nvidia/caffe2")
         ['nvidia/caffe2:17.10', 'nvidia/caffe2:17.12']
         """
-        from sregistry.search import Search
+        from sregistry.registry.search import Search
 
         meant = Search.parse(query, self._all_settings().client, overlay(self._environ))
         with self._connect(meant.settings) as connection:
@@ -556,10 +557,10 @@ class Client:
 
     def add_remote(self, uri: str, *, platform: str | None = None) -> tuple[Container, bool]:
         """As `record`; and say whether it is new."""
-        from sregistry.document import load_json
-        from sregistry.facts import facts
-        from sregistry.manifest import SIF, resolve
-        from sregistry.target import locate
+        from sregistry.catalog.image_facts import facts
+        from sregistry.config.targets import locate
+        from sregistry.oci.json_fields import load_json
+        from sregistry.registry.resolve import SIF, resolve
 
         if self._all_settings().disable:
             raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
@@ -570,7 +571,7 @@ class Client:
         with self._connect(settings) as connection, self._store() as store:
             resolved = resolve(connection, reference, wanted, store)
         for line in resolved.warnings:
-            messages.logger().warning("%s: %s", resolved.uri, line)
+            logs.logger().warning("%s: %s", resolved.uri, line)
         config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
         written = new_record(resolved, None, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)))
         kept, new = self.catalog.add(written)
@@ -578,20 +579,20 @@ class Client:
 
     def _connect(self, settings: RegistrySettings) -> RegistryClient:
         """Return a client of a registry, for somebody who waits."""
-        from sregistry.credentials import Keyring
-        from sregistry.login import PATIENCE
-        from sregistry.pace import Pace
-        from sregistry.registry import RegistryClient
+        from sregistry.registry.client import RegistryClient
+        from sregistry.registry.credentials import Keyring
+        from sregistry.registry.login_check import PATIENCE
+        from sregistry.registry.rate_limit import Pace
 
         if settings.https and unverified(overlay(self._environ)):
-            messages.logger().warning(UNVERIFIED)
+            logs.logger().warning(UNVERIFIED)
         pace = Pace(Store(self.settings.store), settings.base, settings.rate)
         return RegistryClient(settings, patience=PATIENCE, pace=pace, keyring=Keyring(settings, overlay(self._environ)))
 
     @contextlib.contextmanager
     def _store(self) -> Iterator[Store]:
         """Give the store, or, where it can't be written, one that is thrown away and reads it."""
-        from sregistry.scratch import working
+        from sregistry.system.temporary import working
 
         mine = Store(self.settings.store, self.settings.cache_from)
         try:
@@ -615,9 +616,9 @@ def get_client(environ: Mapping[str, str] = os.environ) -> Client:
     settings, wrong = load_local(known)
     client = Client(settings, environ, wrong=wrong)
     for warning in filter(None, (foreign(), wrong)):
-        messages.logger().warning("%s", warning)
-    if messages.shown(messages.Level.DEBUG):
+        logs.logger().warning("%s", warning)
+    if logs.shown(logs.Level.DEBUG):
         token = registry(client.settings.client, known).token
-        messages.logger().debug("Headers found: %s", "Accept,Authorization" if token else "Accept")
-        messages.logger().debug("Database located at %s", client.catalog.path)
+        logs.logger().debug("Headers found: %s", "Accept,Authorization" if token else "Accept")
+        logs.logger().debug("Database located at %s", client.catalog.path)
     return client

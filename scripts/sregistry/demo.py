@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.errors import SregistryError, from_oserror
-from sregistry.metadata import Member, tarball
-from sregistry.oci import Descriptor, Digest, MediaType, Platform
-from sregistry.store import Store
+from sregistry.image.metadata import Member, tarball
+from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
+from sregistry.store.store import Store
 
 NAME = "demo/hello:1"
 

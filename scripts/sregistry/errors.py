@@ -29,7 +29,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from sregistry.terminal import printable
+from sregistry.system.terminal import printable
 
 
 class SregistryError(Exception):

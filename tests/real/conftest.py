@@ -23,10 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
 from tests.conftest import REPOSITORY
-from tests.real import oracle
-from tests.real.oracle import Tree
+from tests.support import images, oracle
+from tests.support.oracle import Tree
 
 #: Judged by what another image unpacks to, because the tools can't read it: same content, other clothes.
 TWINS = {

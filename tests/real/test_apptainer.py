@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
 from tests.real.conftest import Apptainer, Pipeline, Pulled
+from tests.support import images
 
 SifAt = Callable[[str], Path]
 

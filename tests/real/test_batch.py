@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import images
-from tests.images import layer
 from tests.real.conftest import Pipeline, docker_registry
-from tests.tarball import file
+from tests.support import images
+from tests.support.images import layer
+from tests.support.tarball import file
 
 pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a batch of a registry is the same to every user")]
 

@@ -23,17 +23,16 @@ from typing import Any
 
 import pytest
 
-from sregistry import builders, image, sandbox
-from sregistry.catalog import Catalog
-from sregistry.compression import Compression
+from sregistry.catalog.catalog import Catalog
 from sregistry.errors import SregistryError
-from sregistry.metadata import environment_tar, metadata_tar, sif_objects
-from sregistry.oci import ImageConfig
-from tests import contents, engine, images
+from sregistry.image import assemble, merge, other_builders
+from sregistry.image.metadata import environment_tar, metadata_tar, sif_objects
+from sregistry.layers.compression import Compression
+from sregistry.oci.documents import ImageConfig
 from tests.conftest import CACHE, REPOSITORY
-from tests.real import oracle
 from tests.real.conftest import Apptainer, Pipeline, mounted, partition, tool
-from tests.tarball import SYMLINK, Member
+from tests.support import contents, engine, images, oracle
+from tests.support.tarball import SYMLINK, Member
 
 UID = 1000
 CREATED = 1_509_091_200
@@ -50,7 +49,7 @@ class Made:
     """A sandbox and how images of it are made, natively and otherwise."""
 
     folder: Path
-    packed: sandbox.Sandbox
+    packed: merge.Sandbox
     config: ImageConfig
 
     def build(self, builder: str, name: str, **more: Any) -> dict[str, Any]:
@@ -59,9 +58,9 @@ class Made:
         words: Words = {"format": "sif", "target": self.folder / name / "image", "created": CREATED, "architecture": "amd64"}
         words |= {"deffile": deffile, "documents": documents}
         if builder == "native":
-            return image.build(self.packed, **{**words, **more})
+            return assemble.build(self.packed, **{**words, **more})
         words |= {"builder": builder, "level": "default", "threads": 2, "scratch": None}
-        return builders.build(self.packed, **{**words, **more})
+        return other_builders.build(self.packed, **{**words, **more})
 
     @functools.cached_property
     def native(self) -> Path:
@@ -83,7 +82,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Made]]:
 def _made(folder: Path, layers: Sequence[bytes | Sequence[Member]], compression: Compression | None = None) -> Made:
     config = ImageConfig.parse(json.dumps({"architecture": "amd64", "os": "linux", "config": images.TINY, "rootfs": ROOTFS}).encode())
     metadata = metadata_tar(config, reference=REFERENCE, docker_cmd=False, created=CREATED)
-    packed = sandbox.merge(engine.folders(folder / "store", [environment_tar(), *layers, metadata], compression))
+    packed = merge.merge(engine.folders(folder / "store", [environment_tar(), *layers, metadata], compression))
     if not os.geteuid():
         (folder / "user").mkdir(exist_ok=True)
         os.chown(folder / "user", UID, UID)

@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 
 from sregistry.errors import LayerError
-from tests import cases, engine, images
-from tests.cases import Case
-from tests.model import IMPLIED, Ambiguous, Reference
-from tests.real import oracle
 from tests.real.conftest import extracted, mounted
-from tests.real.oracle import Tree
-from tests.tarball import Member
+from tests.support import cases, engine, images, oracle
+from tests.support.cases import Case
+from tests.support.model import IMPLIED, Ambiguous, Reference
+from tests.support.oracle import Tree
+from tests.support.tarball import Member
 
 pytestmark = pytest.mark.needs("mount", "umoci", "unsquashfs")
 

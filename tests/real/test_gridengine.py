@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.real import gridengine
 from tests.real.conftest import Pipeline
-from tests.real.gridengine import GridEngine, wait_until
+from tests.support import gridengine
+from tests.support.gridengine import GridEngine, wait_until
 
 pytestmark = pytest.mark.needs("gridengine")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sregistry.client import Client
-from sregistry.settings import Settings
+from sregistry.config.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.real.conftest import Apptainer, Pulled
 

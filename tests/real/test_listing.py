@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from sregistry.auth import CATALOG
 from sregistry.client import Client
+from sregistry.config.settings import Settings
 from sregistry.errors import RegistryError
-from sregistry.manifest import Resolved, resolve
-from sregistry.oci import ImageConfig, MediaType, Platform, parse_manifest
-from sregistry.reference import Reference
-from sregistry.registry import PAGE
-from sregistry.schema1 import Schema1
-from sregistry.settings import Settings
-from sregistry.store import Store
-from tests import images
+from sregistry.oci.documents import ImageConfig, MediaType, Platform, parse_manifest
+from sregistry.oci.reference import Reference
+from sregistry.oci.schema1 import Schema1
+from sregistry.registry.client import PAGE
+from sregistry.registry.resolve import Resolved, resolve
+from sregistry.registry.tokens import CATALOG
+from sregistry.store.store import Store
 from tests.real.conftest import docker_registry
-from tests.scripted import client
-from tests.tarball import file
+from tests.support import images
+from tests.support.scripted import client
+from tests.support.tarball import file
 
 pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a registry's lists are the same to every user")]
 

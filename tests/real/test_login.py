@@ -27,11 +27,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sregistry.client import Client
+from sregistry.config.settings import Settings
 from sregistry.errors import AuthenticationError
-from sregistry.settings import Settings
-from tests import images
 from tests.real.conftest import Pipeline, docker_registry, tool
-from tests.scripted import Asked, Reply, Scripted
+from tests.support import images
+from tests.support.scripted import Asked, Reply, Scripted
 
 pytestmark = [
     pytest.mark.needs("amd64", "docker-registry", "openssl"),

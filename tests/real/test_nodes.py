@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.faulting import asking, in_memory
+from tests.support.faulting import asking, in_memory
 
 pytestmark = pytest.mark.needs("mount", "fuse", "bindfs", "cc", "glibc")
 
@@ -43,7 +43,7 @@ def ask() -> Iterator[Callable[..., dict[str, Any]]]:
         with (
             seen(disk, folder / "here") as here,
             seen(disk, folder / "there") as there,
-            asking("tests.crowding", folder) as question,
+            asking("tests.support.crowding", folder) as question,
         ):
             yield lambda method, **arguments: question(method, disk=str(disk), folders=[str(here), str(there)], **arguments)
 

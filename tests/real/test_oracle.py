@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.real import oracle
 from tests.real.conftest import extracted, mounted, tool
-from tests.real.oracle import Tree
+from tests.support import oracle
+from tests.support.oracle import Tree
 
 pytestmark = pytest.mark.needs("mount", "docker-registry", "skopeo", "umoci", "mksquashfs", "unsquashfs")
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import images
-from tests.real import oracle
 from tests.real.conftest import TWINS, Pipeline, Pulled, extracted, mounted, partition, tool
-from tests.real.oracle import Tree
+from tests.support import images, oracle
+from tests.support.oracle import Tree
 
 pytestmark = pytest.mark.needs("amd64", "docker-registry", "siftool")
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from sregistry import image, sandbox
-from sregistry.compression import Compression
-from sregistry.explode import explode_stream
-from sregistry.index import Index
-from sregistry.metadata import environment_tar
-from sregistry.oci import Digest
-from sregistry.store import Store
-from tests import engine
+from sregistry.image import assemble as image
+from sregistry.image import merge
+from sregistry.image.metadata import environment_tar
+from sregistry.layers.compression import Compression
+from sregistry.layers.explode import explode_stream
+from sregistry.layers.index import Index
+from sregistry.oci.documents import Digest
+from sregistry.store.store import Store
 from tests.real.conftest import mounted, tool
-from tests.tarball import file
+from tests.support import engine
+from tests.support.tarball import file
 
 pytestmark = pytest.mark.needs("mount", "unsquashfs")
 FAST = Compression(level="fast")
@@ -37,7 +38,7 @@ def space() -> Iterator[Path]:
 
 def assemble(space: Path, layers: list[Path]) -> Path:
     below, above = engine.folders(space / "store", [environment_tar(), []], FAST)
-    packed = sandbox.merge([below, *layers, above])
+    packed = merge.merge([below, *layers, above])
     image.build(packed, format="simg", target=space / "image", created=0, deffile=b"", documents={}, architecture="amd64")
     return space / "image"
 

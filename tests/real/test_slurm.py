@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import operators
 from tests.conftest import REPOSITORY
-from tests.operators import COMMANDS, IMAGES
-from tests.real import slurm as machine
 from tests.real.conftest import Pipeline, extracted, partition
-from tests.real.slurm import Slurm, wait_until
+from tests.support import operators
+from tests.support import slurm as machine
+from tests.support.operators import COMMANDS, IMAGES
+from tests.support.slurm import Slurm, wait_until
 
 pytestmark = pytest.mark.needs("root", "docker-registry", "ip", "munged", "nsenter", "siftool", "slurmctld", "slurmd", "unsquashfs")
 

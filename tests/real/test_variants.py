@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import receipt
-from sregistry.compression import Codec, Compression
-from sregistry.stage import main
-from tests import contents, engine
-from tests.real import oracle
+from sregistry.layers.compression import Codec, Compression
+from sregistry.results import receipts
+from sregistry.stages.__main__ import main
 from tests.real.conftest import Apptainer, extracted, mounted, partition
-from tests.real.oracle import Tree
+from tests.support import contents, engine, oracle
+from tests.support.oracle import Tree
 
 pytestmark = pytest.mark.needs("amd64", "mount", "docker-registry", "siftool", "skopeo", "umoci", "unsquashfs")
 
@@ -71,7 +70,7 @@ class Bench:
         return target
 
     def layers(self) -> list[str]:
-        return list(dict.fromkeys(layer["digest"] for layer in receipt.read(self.folder / "manifest.json")["layers"]))
+        return list(dict.fromkeys(layer["digest"] for layer in receipts.read(self.folder / "manifest.json")["layers"]))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def test_mksquashfs_packs_the_same(
         found = oracle.tree(folder)
     lines = oracle.differences(expected, found, implied_since=since)
     # Before 4.6 mksquashfs gives the root of a tar the time of day, and the receipt says so.
-    if "time of /" in str(receipt.read(image.with_suffix(".json"))["lost"]):
+    if "time of /" in str(receipts.read(image.with_suffix(".json"))["lost"]):
         lines = [line for line in lines if not line.startswith("b'': mtime is ")]
     assert lines == oracle.stubs(found) == []
 

@@ -1,5 +1,5 @@
 # Names and input functions that the rules share. What is configured where, and what it means, is the
-# package's business: settings.py, batch.py, target.py, pattern.py, config.py; what is told at the end is summary.py's.
+# package's business: config/settings.py, config/requested.py, config/targets.py, config/tag_patterns.py, config/plan.py; what is told at the end is pipeline/summary.py's.
 
 import atexit
 import contextlib
@@ -29,28 +29,17 @@ def give_up(error):
 
 
 try:
-    from sregistry import (
-        __version__,
-        config as configuration,
-        cores,
-        errors,
-        messages,
-        own_config,
-        program,
-        pulse,
-        receipt,
-        scratch,
-        secrets,
-        settings,
-        trust,
-        upkeep,
-    )
-    from sregistry.compression import Compression
+    from sregistry import __version__, errors
+    from sregistry.config import plan as configuration, own_config, secrets_file as secrets, settings, trust
+    from sregistry.system import cores, logs as messages, programs as program, heartbeat as pulse, temporary as scratch
+    from sregistry.results import receipts as receipt
+    from sregistry.store import maintenance as upkeep
+    from sregistry.layers.compression import Compression
     from sregistry.errors import SregistryError
-    from sregistry.occupant import refusals
-    from sregistry.store import Store
-    from sregistry.summary import Summary
-    from sregistry.target import locate
+    from sregistry.catalog.occupant import refusals
+    from sregistry.store.store import Store
+    from sregistry.pipeline.summary import Summary
+    from sregistry.config.targets import locate
 except ImportError as error:
     refuse(f"{error.name} is not installed in {sys.executable}; run scripts/quickstart, or pip install -e .")
 

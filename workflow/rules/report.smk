@@ -24,7 +24,7 @@ def reported(wildcards):
     running = workflow.execution_settings is not None and not RAN
     if running or not MAIN or not any((PLACE / image).is_dir() for image in TARGETS):
         return []
-    from sregistry import overview, pages
+    from sregistry.pipeline.report import data as overview, pages
 
     asked = [overview.Asked(key, target.uri, str(target.path), target.compression.variant) for key, target in TARGETS.items()]
     try:

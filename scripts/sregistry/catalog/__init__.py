@@ -1,0 +1,1 @@
+"""The catalog: records of images, filters, and the images' files."""

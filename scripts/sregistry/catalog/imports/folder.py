@@ -1,0 +1,132 @@
+"""Image files that lie in a folder, and what they are called.
+
+```
+deffile of the SIF: `bootstrap: docker`, `from: X`, nothing else ─▶ X            ours, Apptainer's and Nextflow's pulls
+nvidia-caffe2:17.10.sif                                          ─▶ nvidia/caffe2:17.10      sregistry's name
+nvcr.io+nvidia+caffe2+17.10.sqsh, nvidia+caffe2+17.10.sqsh       ─▶ nvidia/caffe2:17.10      enroot's name
+caffe2_mine.sif, caffe2.img                                      ─▶ <collection>/caffe2:mine, where a collection is given
+```
+
+Apptainer's file
+names drop the collection, those of Nextflow write ``/`` and ``:`` as the same ``-``: they tell no name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sregistry.catalog.image_facts import facts
+from sregistry.catalog.imports.records import Skipped
+from sregistry.catalog.record import TIME, Record
+from sregistry.config.settings import Settings
+from sregistry.config.targets import locate
+from sregistry.errors import SregistryError, from_oserror
+from sregistry.image import provenance
+from sregistry.oci.reference import DEFAULT_TAG, Reference
+
+#: Endings of image files; what has another one is not looked at.
+ENDINGS = frozenset({".sif", ".simg", ".img", ".sqsh", ".squashfs", ".sqfs"})
+
+_OURS = re.compile(r"(?P<collection>[^-]+)-(?P<name>.+):(?P<tag>[^:]+)")
+_OTHER = re.compile(r"(?P<name>[^_]+(?:_[^_]+)*?)(?:_(?P<tag>[^_]+))?")
+
+
+def images(folder: Path) -> list[Path]:
+    """Return the image files in a folder and those beneath, in order; hidden folders, links and sandboxes are passed over.
+
+    Raises:
+        SregistryError: a folder can't be read.
+    """
+    return sorted(_walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError as error:
+        raise from_oserror(error, SregistryError, "can't read the folder") from error
+    if any(entry.name == ".singularity.d" for entry in found):
+        return
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False) and Path(entry.name).suffix in ENDINGS:
+            yield Path(entry.path)
+
+
+def read(
+    files: Iterable[Path], settings: Settings, environ: Mapping[str, str], *, collection: str | None = None
+) -> Iterator[Record | Skipped]:
+    """Yield a record, or why there is none, for each image file; each is read whole, for its SHA-256.
+
+    Args:
+        files: such as `images` returns.
+        settings, environ: what a name means; see `locate`.
+        collection: what images belong to whose origin can't be told.
+    """
+    for file in files:
+        try:
+            yield _record(file.absolute(), settings, environ, collection)
+        except SregistryError as error:
+            yield Skipped(what=str(file), why=error.message.removeprefix(f"{file.absolute()} "))
+
+
+def _record(file: Path, settings: Settings, environ: Mapping[str, str], collection: str | None) -> Record | Skipped:
+    """Return the record of a file. Raises ImageError: no whole image."""
+    said = provenance.read(file)
+    named = _name(file, said.source, settings, environ, collection)
+    if named is None:
+        return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add --name` it")
+    client, reference = named
+    platform = f"linux/{said.architecture}" if said.architecture else ""
+    return Record(
+        client=client,
+        collection=reference.collection,
+        name=reference.name,
+        tag=reference.tag,
+        uri=reference.uri,
+        url="",
+        registry=reference.registry,
+        digest=str(reference.digest or ""),
+        version=provenance.digest(file),
+        image=str(file),
+        size=file.stat().st_size,
+        compressed_size=0,
+        created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime(TIME),
+        format=said.format,
+        platform=platform,
+        facts=facts({"config": said.config} if said.config else {}, platform),
+    )
+
+
+def _name(file: Path, source: str, settings: Settings, environ: Mapping[str, str], collection: str | None) -> tuple[str, Reference] | None:
+    """Return client and reference of an image; None where nothing tells it."""
+    for text, registry in _texts(file, source, collection):
+        with contextlib.suppress(SregistryError):
+            if registry:
+                owner, reference = locate(text, settings.client, environ)
+                return owner.client, reference
+            return settings.client, Reference.parse(text, registry="", collection="")
+    return None
+
+
+def _texts(file: Path, source: str, collection: str | None) -> Iterator[tuple[str, bool]]:
+    """Yield what the image may be called, the surest first, and whether the registry is known with it."""
+    if source:
+        yield source, True
+    stem = file.stem
+    if match := _OURS.fullmatch(stem):
+        yield f"{match['collection']}/{match['name']}:{match['tag']}", False
+    if (parts := stem.split("+")) and len(parts) > 1:
+        known = "." in parts[0] and len(parts) > 3
+        yield f"{'/'.join(parts[:-1])}:{parts[-1]}", known
+    if collection and (match := _OTHER.fullmatch(stem)):
+        yield f"{collection}/{match['name'].lower()}:{match['tag'] or DEFAULT_TAG}", False

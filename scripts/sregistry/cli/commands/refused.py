@@ -1,0 +1,34 @@
+"""`push`, `delete`, `share` and `build`: verbs of the original that this client has no use for; each says what to use."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sregistry.cli.commands import Commands
+
+#: Verb → what does it instead.
+_INSTEAD = {
+    "push": "images go to a registry by `apptainer push FILE oras://…`",
+    "delete": "tags are deleted at the registry's own page; `sregistry rm` removes an image of yours",
+    "share": "give others the file that `sregistry get` names",
+    "build": "images are made by `sregistry pull`; of a recipe, by `apptainer build`",
+}
+
+
+def register(commands: Commands) -> None:
+    """Add the parsers: any arguments are taken, none is read; the help lists none of them."""
+    for verb, instead in _INSTEAD.items():
+        command = commands.add_parser(verb, description=f"Not implemented: {instead}.")
+        command.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Refuse. Raises SregistryError."""
+    from sregistry.client import get_client
+    from sregistry.errors import SregistryError
+
+    client = get_client().settings.client
+    raise SregistryError(f"{options.command} is not implemented for {client}", hint=_INSTEAD[options.command])

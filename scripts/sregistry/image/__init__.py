@@ -1,0 +1,1 @@
+"""Exploded layers become an image: SIF, simg, sandbox."""

@@ -1,0 +1,1 @@
+"""A layer's tar stream becomes squashfs blocks and an index, once for all images."""

@@ -1,0 +1,1 @@
+"""References, manifests, digests and platforms: pure, without files and network."""

@@ -1,0 +1,1 @@
+"""A run of the pipeline: what Snakemake needs, and what people are told."""

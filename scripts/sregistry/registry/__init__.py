@@ -1,0 +1,1 @@
+"""Names become bytes: login, requests, retries, tags, manifests and blobs of a registry."""

@@ -1,0 +1,1 @@
+"""What a run leaves under results/: typed receipts, and what changed."""

@@ -1,0 +1,1 @@
+"""The store: blobs and exploded layers, shared, resumable."""

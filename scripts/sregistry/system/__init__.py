@@ -1,0 +1,1 @@
+"""The machine: locks, programs, cores, temporary folders, logs."""

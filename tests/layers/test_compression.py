@@ -1,0 +1,96 @@
+"""A Compression is a pure function of a block, but for the one that says it is not: threads, order, process and what
+memory held before never show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sregistry.layers.compression import LEVELS, PURE, Codec, Compression, decoder
+from tests.conftest import REPOSITORY
+
+#: What a process is started with so that its fresh memory holds something else (mallopt(3), M_PERTURB).
+MEMORY = {"untouched": {}, "0x5a": {"MALLOC_PERTURB_": "165"}, "0xfe": {"MALLOC_PERTURB_": "1"}}
+COMPRESSIONS = [Compression(codec=codec, level=level) for codec in Codec for level in LEVELS]
+PURES = [compression for compression in COMPRESSIONS if (compression.codec, compression.level) in PURE]
+
+
+def _blocks() -> list[bytes]:
+    """Return blocks of many sizes: text, noise, both, zeros, one byte, repeats from near and from far."""
+    dice = random.Random(20171127)
+    noise = dice.randbytes(131072)
+    text = b"".join(b"line %d of %d\n" % (dice.randrange(500), dice.randrange(9)) for _ in range(12_000))
+    program = b"".join(noise[at : at + 40] + text[at : at + 90] for at in range(0, 100_000, 97))
+    sources = [text, noise, program, bytes(131072), b"x" * 131072, noise[:40_000] * 4, text[:777] * 200]
+    sizes = [1, 2, 31, 300, 4095, 32_769, 65_536, 131_072]
+    return [source[:size] for source in sources for size in sizes] + [program[: 1 << 20] * 2]
+
+
+BLOCKS = _blocks()
+
+
+def digest(packed: list[bytes]) -> str:
+    """Return one digest of compressed blocks and their lengths."""
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(block), block) for block in packed)).hexdigest()
+
+
+def digests(seed: int) -> dict[str, str]:
+    """Compress the blocks in an order that *seed* decides, by each Compression; the digests are of the blocks in their own."""
+    order = list(range(len(BLOCKS)))
+    random.Random(seed).shuffle(order)
+    found = {}
+    for compression in PURES:
+        encode = compression.encoder()
+        packed = {i: encode(BLOCKS[i]) for i in order}
+        found[compression.variant] = digest([packed[i] for i in range(len(BLOCKS))])
+    return found
+
+
+@pytest.fixture(scope="module")
+def first() -> dict[str, str]:
+    return digests(0)
+
+
+@pytest.mark.parametrize("compression", PURES, ids=lambda compression: compression.variant)
+def test_threads_and_orders_do_not_show(first: dict[str, str], compression: Compression) -> None:
+    encode = compression.encoder()
+    for threads, seed in [(1, 1), (4, 2), (4, 3)]:
+        order = list(range(len(BLOCKS)))
+        random.Random(seed).shuffle(order)
+        with ThreadPoolExecutor(threads) as pool:
+            packed = dict(zip(order, pool.map(lambda i: encode(BLOCKS[i]), order), strict=True))
+        assert digest([packed[i] for i in range(len(BLOCKS))]) == first[compression.variant], (threads, seed)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_the_process_and_its_memory_do_not_show(first: dict[str, str], memory: str) -> None:
+    code = f"import json; from tests.layers.test_compression import digests; print(json.dumps(digests({len(memory)})))"
+    environ = {key: value for key, value in os.environ.items() if key != "MALLOC_PERTURB_"} | MEMORY[memory]
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == first
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS, ids=lambda compression: compression.variant)
+def test_what_holds_a_block_does_not_show_and_every_block_comes_back(compression: Compression) -> None:
+    encode, decode = compression.encoder(), decoder(compression.codec)
+    for block in BLOCKS[:40]:
+        packed = encode(block)
+        others = [encode(memoryview(bytearray(b"before" + block))[6:]), encode(bytearray(block))]
+        if compression in PURES:
+            assert others == [packed, packed]
+        assert [decode(data, len(block)) for data in (packed, *others)] == [block] * 3
+
+
+def test_levels_are_in_order_of_size() -> None:
+    """Fast is the largest, small the smallest, by what a text takes."""
+    for codec in Codec:
+        sizes = [len(Compression(codec=codec, level=level).encoder()(BLOCKS[7])) for level in LEVELS]
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(LEVELS), sizes
