@@ -27,7 +27,7 @@ from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.reference import Reference
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.fetch import fetch
-from sregistry.registry.resolve import Layer
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 
 #: Bytes of the layer, and bytes a second of a connection.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sregistry._version import __version__
+
 if TYPE_CHECKING:
     from sregistry.client import Client, Container, get_client
 
 __all__ = ["Client", "Container", "__version__", "get_client"]
-
-__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -305,8 +305,8 @@ class Client:
         from sregistry.catalog.imports import folder as inventory
         from sregistry.catalog.imports import original_database
         from sregistry.catalog.imports.records import take_in
+        from sregistry.config.temporary import working
         from sregistry.oci.reference import is_repository
-        from sregistry.system.temporary import working
 
         place = Path.cwd() / Path(source).expanduser()
         if not place.is_dir():
@@ -560,7 +560,8 @@ class Client:
         from sregistry.catalog.image_facts import facts
         from sregistry.config.targets import locate
         from sregistry.oci.json_fields import load_json
-        from sregistry.registry.resolve import SIF, resolve
+        from sregistry.registry.resolve import resolve
+        from sregistry.results.resolved import SIF
 
         if self._all_settings().disable:
             raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
@@ -592,7 +593,7 @@ class Client:
     @contextlib.contextmanager
     def _store(self) -> Iterator[Store]:
         """Give the store, or, where it can't be written, one that is thrown away and reads it."""
-        from sregistry.system.temporary import working
+        from sregistry.config.temporary import working
 
         mine = Store(self.settings.store, self.settings.cache_from)
         try:

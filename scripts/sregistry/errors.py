@@ -29,7 +29,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 
 class SregistryError(Exception):

@@ -25,7 +25,8 @@ from benchmarks.packages import SITE, BenchmarkError, Member
 from benchmarks.report import Content, Results, Run
 from benchmarks.scale import Scaled
 from sregistry.catalog.catalog import Catalog
-from sregistry.oci.documents import Manifest, parse_manifest
+from sregistry.oci.documents import Manifest
+from sregistry.oci.parse import parse_manifest
 from sregistry.store.store import Store
 
 pytestmark = pytest.mark.once("it is an ordinary program's recipes and reports")

@@ -21,7 +21,7 @@ from sregistry.catalog.record import Record, record
 from sregistry.config.settings import Settings
 from sregistry.errors import CatalogError, InvalidReference
 from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
-from sregistry.registry.resolve import Document, Layer, Resolved
+from sregistry.results.resolved import Document, Layer, Resolved
 
 VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
 NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)

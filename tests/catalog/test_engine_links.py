@@ -134,7 +134,7 @@ echo "<$(sregistry --quiet get {uri})>"
 def shell(client: Client, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     program = folder / "bin" / "sregistry"
     program.parent.mkdir(exist_ok=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sregistry.cli.__main__ "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sregistry.cli "$@"\n')
     program.chmod(0o755)
     environ = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
     return subprocess.run(["bash", "-c", text], check=False, env=environ, capture_output=True, text=True)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sregistry import limits
 from sregistry.catalog.filters import FIELDS, All, Comparison, Either, Filter, Kind, Not, parse
 from sregistry.catalog.record import Record
 from sregistry.errors import UsageError
+from sregistry.system import limits
 from tests.catalog.test_catalog import made
 
 FACTS: dict[str, Any] = {

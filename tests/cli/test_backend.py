@@ -151,9 +151,7 @@ def test_a_token_is_read_from_a_pipe(path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_token_is_read_from_a_terminal_unseen(path: Path) -> None:
-    command = pexpect.spawn(
-        sys.executable, ["-m", "sregistry.cli", "backend", "add", "nvidia", "TOKEN"], encoding="utf-8", timeout=60
-    )
+    command = pexpect.spawn(sys.executable, ["-m", "sregistry.cli", "backend", "add", "nvidia", "TOKEN"], encoding="utf-8", timeout=60)
     command.expect("SREGISTRY_NVIDIA_TOKEN: ")
     command.sendline(TOKEN)
     command.expect(pexpect.EOF)
@@ -378,9 +376,7 @@ def test_many_writers_lose_nothing(path: Path) -> None:
     names = ("BASE", "VERSION", "USERNAME", "NOHTTPS")
     values = {"BASE": "a.example", "VERSION": "v2", "USERNAME": "me", "NOHTTPS": "no"}
     jobs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "sregistry.cli", "backend", "add", client, name, values[name]], stdout=subprocess.DEVNULL
-        )
+        subprocess.Popen([sys.executable, "-m", "sregistry.cli", "backend", "add", client, name, values[name]], stdout=subprocess.DEVNULL)
         for client in ("nvidia", "quay")
         for name in names
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sregistry.config.trust import users, words
 from sregistry.errors import ConfigError
+from sregistry.store.trust import users, words
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from sregistry.cli.__main__ import main
-from sregistry.config import secrets_file
+from sregistry.config import secrets_file, temporary
 from sregistry.config.explain import effective
 from sregistry.config.filename import DEFAULT as FILENAME
 from sregistry.config.filename import Template
 from sregistry.config.registries import OWN
 from sregistry.config.settings import CLIENT_SECRETS, Settings, registry, unverified
 from sregistry.oci.documents import Platform
-from sregistry.system import logs, temporary
+from sregistry.system import logs
 
 HOME = Path("/home/me")
 DOT = HOME / ".singularity"

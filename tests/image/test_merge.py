@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import limits
 from sregistry.errors import LayerError, StoreError
 from sregistry.image import merge as sandbox
 from sregistry.image.metadata import environment_tar
 from sregistry.layers.index import Index
+from sregistry.system import limits
 from tests.support import engine
 from tests.support.images import lazy_members
 from tests.support.tarball import Member, directory, file, link, opaque, symlink, whiteout

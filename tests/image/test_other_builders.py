@@ -19,7 +19,7 @@ import pytest
 
 from sregistry.config.settings import BUILDERS
 from sregistry.errors import ImageError
-from sregistry.image import other_builders
+from sregistry.image import other_builders, programs
 from sregistry.image.assemble import prefix_of
 from sregistry.image.squashfs import format as f
 from sregistry.image.unpack import open_bits
@@ -28,7 +28,6 @@ from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_reader import Kind
 from sregistry.results import receipts
-from sregistry.system import programs
 from tests.support import engine
 from tests.support.tarball import CHARACTER, device, directory, file, symlink
 
@@ -293,7 +292,7 @@ def test_a_cancelled_job_leaves_nothing(install: Callable[[str, str], Path], tmp
     }
     receipts.write(tmp_path / "manifest.json", resolved)
     receipts.write(tmp_path / "metadata.json", {"created": 0, "docker_cmd": False})
-    command = [sys.executable, "-m", "sregistry.stage", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
+    command = [sys.executable, "-m", "sregistry.stages", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
     command += ["--sandbox", "sandbox.index", "--format", "sif", "--target", "images/i", "--builder", builder, "--output", "image.json"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "running").exists() or not (tmp_path / "running").read_text():

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import limits
 from sregistry.errors import ImageError
 from sregistry.image.merge import Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.writer import arrange, plan
 from sregistry.layers.compression import Codec, Compression
 from sregistry.layers.index import Index
+from sregistry.system import limits
 from tests.support import engine
 from tests.support.tarball import Member, device, directory, file, link, symlink
 from tests.support.work import lines

@@ -17,7 +17,7 @@ from sregistry.errors import ImageError, LayerError
 from sregistry.image.unpack import unpack
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
-from sregistry.limits import SANDBOX_DEPTH
+from sregistry.system.limits import SANDBOX_DEPTH
 from tests.support import engine
 from tests.support.tarball import Member, device, directory, fifo, file, link, symlink
 

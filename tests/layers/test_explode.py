@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import zstandard
 
-from sregistry import limits
 from sregistry.errors import ConfigError, DigestMismatch, LayerError, StoreError
 from sregistry.layers.compression import LEVELS, PURE, Codec, Compression
 from sregistry.layers.contents import Contents
@@ -27,6 +26,7 @@ from sregistry.layers.explode import explode, explode_tar
 from sregistry.layers.index import NONE, Index
 from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
+from sregistry.system import limits
 from tests.support import engine, tarball
 from tests.support.tarball import tar
 from tests.support.work import calls, lines
@@ -96,7 +96,7 @@ def test_threads_and_memory_do_not_show_in_what_the_stage_makes(tmp_path: Path) 
         blob, diff_id = fill(store, mixed())
         holds = [{"path": str(store.blob(blob))}]
         (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "size": 1, "diff_id": str(diff_id), "holds": holds}))
-        command = [sys.executable, "-m", "sregistry.stage", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
+        command = [sys.executable, "-m", "sregistry.stages", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
         more = ["--level", "default", "--block-size", str(BLOCK), "--threads", str(threads), "--output", "explode.json"]
         environ = {**os.environ, "MALLOC_PERTURB_": perturb}
         subprocess.run([*command, *more], cwd=folder, env=environ, check=True)
@@ -209,7 +209,7 @@ def test_memory_stays_small_when_a_bomb_goes_off(tmp_path: Path) -> None:
     (tmp_path / "layer.json").write_text(json.dumps({"digest": str(digest), "diff_id": str(Digest.of(b"")), "holds": holds}))
     # Not getrusage: it begins with what the process had that started this one.
     code = (
-        "import re, sys; from sregistry.stage import main; code = main(sys.argv[1:]);"
+        "import re, sys; from sregistry.stages.__main__ import main; code = main(sys.argv[1:]);"
         " print(re.search(r'VmHWM:\\s*([0-9]+) kB', open('/proc/self/status').read())[1]); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip", "--level", "fast"]

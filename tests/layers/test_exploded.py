@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sregistry.errors import StoreError
+from sregistry.layers import verify
 from sregistry.layers.compression import Compression
 from sregistry.layers.explode import explode, explode_tar
 from sregistry.layers.index import STRETCH, Index
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 def find(store: Store) -> tuple[Path | None, str]:
     """Return the folder of the layer that is used, and why others are not."""
     log = io.StringIO()
-    found = exploded.find(store, COMPRESSION.variant, DIFF_ID, log=log)
+    found = verify.find(store, COMPRESSION.variant, DIFF_ID, log=log)
     return None if found is None else found.folder, log.getvalue()
 
 
@@ -108,7 +109,7 @@ def test_what_could_be_another_ones_work_is_passed_over_and_made_anew(store: Sto
     again = made(store)
     assert {name: (again / name).read_bytes() for name in exploded.PARTS} == right
     assert find(store)[0] == again
-    assert exploded.wrong(again) is None
+    assert verify.wrong(again) is None
 
 
 @pytest.mark.parametrize("where", ["exploded", "variant", "folder"])
@@ -134,7 +135,7 @@ def test_a_folder_of_somebody_s_own_work_is_left(store: Store) -> None:
 
 
 def test_both_places_taken_is_one_clear_line(store: Store) -> None:
-    for name in exploded._names(COMPRESSION.variant, DIFF_ID):
+    for name in verify._names(COMPRESSION.variant, DIFF_ID):
         (store.root / name / "thesis").mkdir(parents=True)
     with pytest.raises(StoreError, match="are others' and in the way; set `cache` to a folder of your own"):
         made(store)
@@ -196,7 +197,7 @@ for _ in range(2):
     assert done.returncode == 0, done.stderr
     own = Path("store/exploded") / f"{COMPRESSION.variant}.u65534" / DIFF_ID.hex
     assert done.stdout.split() == [str(own)] * 2
-    assert exploded.wrong(tmp_path / own) is None
+    assert verify.wrong(tmp_path / own) is None
     assert stat.S_IMODE((tmp_path / own / "data").stat().st_mode) == 0o644
     assert stat.S_IMODE((tmp_path / own).stat().st_mode) == 0o2777, "any member may remove it"
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from sregistry.errors import DocumentError
 from sregistry.oci import artifacts
-from sregistry.oci.documents import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, NoImage, Platform, Sif, parse_manifest
+from sregistry.oci.documents import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, NoImage, Platform, Sif
 from sregistry.oci.json_fields import MAX_DOCUMENT, load_json
+from sregistry.oci.parse import parse_manifest
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 STARGZ = "containerd.io/snapshot/stargz/toc.digest"

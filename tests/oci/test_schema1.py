@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 
 from sregistry.catalog.record import record
 from sregistry.errors import DigestMismatch, DocumentError
-from sregistry.oci.documents import Descriptor, Digest, ImageConfig, MediaType, Platform, parse_manifest
+from sregistry.oci.documents import Descriptor, Digest, ImageConfig, MediaType, Platform
 from sregistry.oci.json_fields import MAX_DOCUMENT
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import EMPTY, Schema1, payload
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.credentials import Keyring
 from sregistry.registry.rate_limit import Pace
-from sregistry.registry.resolve import Resolved, resolve
+from sregistry.registry.resolve import resolve
+from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
 from tests.oci.test_documents import JSON, paths
 from tests.registry.test_resolve import Repository, find, repository, store

@@ -10,12 +10,14 @@ import pytest
 from sregistry.client import Client
 from sregistry.config.settings import Settings
 from sregistry.errors import RegistryError
-from sregistry.oci.documents import ImageConfig, MediaType, Platform, parse_manifest
+from sregistry.oci.documents import ImageConfig, MediaType, Platform
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import Schema1
 from sregistry.registry.client import PAGE
-from sregistry.registry.resolve import Resolved, resolve
+from sregistry.registry.resolve import resolve
 from sregistry.registry.tokens import CATALOG
+from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
 from tests.real.conftest import docker_registry
 from tests.support import images

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util import parse_url
 
-from sregistry.registry.address import Address, from_header, host_of, is_loopback, origin, same_origin
+from sregistry.oci.address import Address, from_header, host_of, is_loopback, origin, same_origin
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
 from sregistry.registry import claims
 from sregistry.registry.claims import Claim
 from sregistry.registry.client import RegistryClient
-from sregistry.registry.resolve import Layer, Resolved
+from sregistry.results.resolved import Layer, Resolved
 from sregistry.store.store import Store
 from tests.support.scripted import Reply, Scripted, client, json_errors
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from sregistry import limits
 from sregistry.errors import AuthenticationError, DigestMismatch, LayerError, RegistryError, StoreError, TransferError
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.reference import Reference
 from sregistry.registry.fetch import Room, fetch
-from sregistry.registry.resolve import Layer
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
+from sregistry.system import limits
 from tests.support.scripted import HASTY, TOKEN, Reply, Scripted, bearer, client, json_errors
 
 DATA = bytes(range(251)) * 5000

@@ -26,7 +26,7 @@ from sregistry.registry import ranges
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.fetch import fetch
 from sregistry.registry.rate_limit import Pace, limit_of, reset_of
-from sregistry.registry.resolve import Layer
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 from tests.support.scripted import HASTY, Asked, Reply, Scripted, client, ranged, settings
 

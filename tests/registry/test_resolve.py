@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sregistry import limits
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, SregistryError, StoreError
 from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
 from sregistry.oci.json_fields import MAX_DOCUMENT
 from sregistry.oci.reference import Reference
-from sregistry.registry.resolve import Resolved, resolve
+from sregistry.registry.resolve import resolve
+from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
+from sregistry.system import limits
 from tests.support.scripted import Reply, Scripted, client, json_errors
 
 AMD64 = Platform(architecture="amd64")

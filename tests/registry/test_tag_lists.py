@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sregistry import limits
 from sregistry.errors import AuthenticationError, DocumentError, RegistryError, UnavailableError
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.json_fields import MAX_DOCUMENT
@@ -26,6 +25,7 @@ from sregistry.registry.server import serve
 from sregistry.registry.tag_lists import next_of, repositories, tags
 from sregistry.registry.tokens import CATALOG
 from sregistry.store.store import Store
+from sregistry.system import limits
 from tests.registry.test_server import get as get_raw
 from tests.registry.test_server import running
 from tests.support.scripted import TOKEN, Answer, Asked, Reply, Scripted, bearer, client, json_errors

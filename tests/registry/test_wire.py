@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sregistry import limits
 from sregistry.errors import RegistryError, TransferError, UnavailableError
 from sregistry.registry.bodies import read, stream
 from sregistry.registry.exchange import Exchange
 from sregistry.registry.http import Patience, new_session
 from sregistry.registry.wire import Overdue, Watch
+from sregistry.system import limits
 from tests.support.scripted import HASTY, Reply, Scripted, settings
 
 #: Nothing in a test is waited for longer than this; what ends sooner ends by its own limit.

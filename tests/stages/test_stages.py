@@ -351,6 +351,6 @@ def test_bad_usage() -> None:
 def test_a_stage_starts_light() -> None:
     """What a job doesn't need is not imported: the fixed cost of hundreds of jobs."""
     heavy = "requests", "tinydb", "yaml", "isal", "filelock", "rich", "jsonschema"
-    code = f"import sys, sregistry.stage; print(*(name for name in {heavy} if name in sys.modules))"
+    code = f"import sys, sregistry.stages.__main__; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

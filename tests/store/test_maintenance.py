@@ -18,11 +18,13 @@ import pytest
 
 from sregistry.cli.__main__ import main
 from sregistry.errors import StoreError
+from sregistry.layers import verify
 from sregistry.layers.compression import Compression
 from sregistry.layers.explode import explode, explode_tar
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.store import maintenance
-from sregistry.store.maintenance import check, clean, session
+from sregistry.store.maintenance import Finding, check, clean, session
+from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store
 from sregistry.store.survey import Object, objects
 from sregistry.system.locks import lease
@@ -51,6 +53,10 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
+def checked(store: Store, *, dry_run: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    return check(store, wrong_layer=verify.wrong, dry_run=dry_run, say=say)
+
+
 def names(store: Store) -> set[str]:
     return {item.name for item in objects(store)}
 
@@ -68,7 +74,7 @@ def exploded(store: Store) -> list[Path]:
 def test_a_sound_store_is_left_as_it_is(store: Store) -> None:
     before = names(store)
     said: list[str] = []
-    assert check(store, say=said.append) == []
+    assert checked(store, say=said.append) == []
     assert names(store) == before == set(said)
     assert len([name for name in before if name.startswith("exploded")]) == 3
 
@@ -133,27 +139,27 @@ def test_damage_is_found_and_removed(store: Store, how: str) -> None:
     before = names(store)
     act, says = DAMAGE[how]
     act(store)
-    (told,) = check(store, dry_run=True)
+    (told,) = checked(store, dry_run=True)
     assert says in told.what and not told.repaired
     assert names(store) >= before
-    findings = check(store)
+    findings = checked(store)
     assert says in findings[0].what and findings[0].repaired
     assert not findings[0].path.exists()
     assert len(names(store)) == len(before) - (how != "data-raw")
-    assert check(store) == []
+    assert checked(store) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"manifests": 1}', ""])
 def test_a_broken_index_is_begun_anew(store: Store, text: str) -> None:
     (store.root / "index.json").write_text(text)
-    assert [finding.what for finding in check(store)] == ["index.json: is no index"]
+    assert [finding.what for finding in checked(store)] == ["index.json: is no index"]
     assert json.loads((store.root / "index.json").read_bytes())["manifests"] == []
-    assert check(store) == []
+    assert checked(store) == []
 
 
 def test_names_of_what_is_gone_are_dropped(store: Store) -> None:
     store.tag("a/b:1", Descriptor(media_type=MediaType.OCI_MANIFEST, digest=Digest.of(b"gone"), size=4))
-    (finding,) = check(store)
+    (finding,) = checked(store)
     assert "1 names of manifests that are gone" in finding.what
     assert list(store.tags()) == ["h/demo/named:1"]
 
@@ -167,7 +173,7 @@ def test_left_overs_of_the_dead_are_removed(store: Store) -> None:
     for name in ("ingest/work-x", "ingest/sha256-0.partial", "locks/one", "leases/5-1-x"):
         os.utime(store.root / name, (old, old))
     with store.lock("held"):
-        found = {finding.what.partition(":")[0] for finding in check(store)}
+        found = {finding.what.partition(":")[0] for finding in checked(store)}
         assert found == {"ingest/work-x", "ingest/sha256-0.partial", "locks/one", "leases/5-1-x"}
         assert {path.name for path in (store.root / "locks").iterdir() if not path.name.startswith(".")} == {"two", "held"}
     assert (store.root / "ingest/sha256-1.partial").exists()
@@ -177,7 +183,7 @@ def test_a_damaged_object_that_somebody_makes_is_left(store: Store) -> None:
     _flip(exploded(store)[0] / "index", 60)
     item = next(item for item in objects(store) if item.path == exploded(store)[0])
     with store.lock(item.lock):
-        (finding,) = check(store)
+        (finding,) = checked(store)
         assert not finding.repaired
     assert item.path.exists()
 
@@ -267,7 +273,7 @@ def test_what_is_none_of_the_store_s_is_told_and_left(store: Store, victim: Path
     content = state(path) if path.is_dir() and not path.is_symlink() else None
     for dry_run in (True, False):
         findings = [
-            finding for finding in check(store, dry_run=dry_run) if finding.path in (path, *path.parents) or path in finding.path.parents
+            finding for finding in checked(store, dry_run=dry_run) if finding.path in (path, *path.parents) or path in finding.path.parents
         ]
         assert findings and not any(finding.repaired for finding in findings), findings
     with contextlib.suppress(StoreError):  # no lock can be had where a link is in the place of `locks`
@@ -291,7 +297,7 @@ def test_an_index_json_that_is_none_is_begun_anew(store: Store, victim: Path, ho
     else:
         path.symlink_to(victim / ("data" if how == "link" else "nothing"))
     before = state(victim)
-    assert [finding.what for finding in check(store)] == ["index.json: is no index"]
+    assert [finding.what for finding in checked(store)] == ["index.json: is no index"]
     store.tag("a/b:1", next(iter(Store(store.root).tags().values()), Descriptor(media_type="m", digest=Digest.of(b""), size=0)))
     assert path.lstat().st_size < 1000 and stat.S_ISREG(path.lstat().st_mode)
     assert state(victim) == before
@@ -308,7 +314,7 @@ def test_a_lease_with_a_time_of_many_digits_protects_nothing(store: Store) -> No
 def test_layers_of_an_earlier_format_are_left_to_who_cleans(store: Store) -> None:
     old = store.root / "exploded" / "gzip-default-131072-2"
     exploded(store)[0].parent.rename(old)
-    assert check(store) == []
+    assert checked(store) == []
     removed = clean(store, unreachable=True)
     assert {item.path.parent for item in removed if item.folder} == {old}
 
@@ -323,7 +329,7 @@ def test_what_is_reachable_stays(store: Store) -> None:
     assert {item.name for item in clean(store, unreachable=True)} == {item.name for item in removed}
     assert len(removed) == 4  # a manifest, a config, a layer, and that layer exploded
     assert names(store) == before - {item.name for item in removed}
-    assert check(store) == []
+    assert checked(store) == []
     assert list(store.tags()) == ["h/demo/named:1"]
 
 
@@ -335,7 +341,7 @@ def test_what_was_not_used_for_long_goes(store: Store) -> None:
     clean(store, older_than=5 * 86_400)
     assert names(store) == {new.name}
     assert store.tags() == {}
-    assert check(store) == []
+    assert checked(store) == []
 
 
 def test_a_size_is_kept_by_what_was_used_last(store: Store) -> None:
@@ -454,7 +460,7 @@ def test_permissions_are_those_of_the_root(tmp_path: Path, root: int, file_mode:
     try:
         made.add(b"document")
         made.tag("a/b:1", Descriptor(media_type=MediaType.OCI_MANIFEST, digest=Digest.of(b"document"), size=8))
-        with made.ingest(Digest.of(b"layer"), 5) as sink:
+        with Ingest(made, Digest.of(b"layer"), 5) as sink:
             sink.write(b"layer")
         with made.workspace() as space:
             (space / "layer").mkdir()
@@ -482,6 +488,7 @@ from pathlib import Path
 from sregistry.layers.compression import Compression
 from sregistry.errors import StoreError
 from sregistry.errors import StoreError
+from sregistry.layers import verify
 from sregistry.layers.explode import explode, explode_tar
 from sregistry.oci.documents import Descriptor, Digest
 from sregistry.store.store import Store

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from sregistry.errors import DigestMismatch, StoreError, TransferError
 from sregistry.oci.documents import Descriptor, Digest, MediaType
+from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store, partials, write_atomic
 
 DATA = b"some blob"
@@ -65,19 +66,19 @@ def test_sha512(store: Store) -> None:
     ],
 )
 def test_other_bytes_leave_nothing(store: Store, sent: bytes, size: int | None, message: str) -> None:
-    with pytest.raises(DigestMismatch, match=message), store.ingest(DIGEST, size) as sink:
+    with pytest.raises(DigestMismatch, match=message), Ingest(store, DIGEST, size) as sink:
         for byte in sent:
             sink.write(bytes([byte]))
     assert files(store) == []
 
 
 def test_an_error_of_the_source_passes_and_what_came_is_kept_for_the_next(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, len(DATA)) as sink:
+    with pytest.raises(ZeroDivisionError), Ingest(store, DIGEST, len(DATA)) as sink:
         sink.write(DATA[:2])
         raise ZeroDivisionError
     assert files(store) == [f"ingest/sha256-{DIGEST.hex}.partial"]
     assert not store.has(DIGEST)
-    with store.ingest(DIGEST, len(DATA)) as sink:
+    with Ingest(store, DIGEST, len(DATA)) as sink:
         assert sink.position == 2
         sink.write(DATA[2:])
     assert files(store) == [f"blobs/sha256/{DIGEST.hex}"]
@@ -88,7 +89,7 @@ def test_a_damaged_rest_is_noticed_and_begun_anew(store: Store) -> None:
     partial = store.root / "ingest" / f"sha256-{DIGEST.hex}.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"S")
-    with store.ingest(DIGEST, len(DATA)) as sink:
+    with Ingest(store, DIGEST, len(DATA)) as sink:
         sink.write(DATA[1:])
         with pytest.raises(TransferError, match="an earlier run left of it was damaged"):
             sink.finish()
@@ -101,7 +102,7 @@ def test_a_rest_that_is_too_long_counts_for_nothing(store: Store) -> None:
     partial = store.root / "ingest" / f"sha256-{DIGEST.hex}.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(DATA + b"more")
-    with store.ingest(DIGEST, len(DATA)) as sink:
+    with Ingest(store, DIGEST, len(DATA)) as sink:
         assert sink.position == 0
         sink.write(DATA)
     assert store.read(DIGEST) == DATA
@@ -140,13 +141,13 @@ def test_nothing_is_written_to_what_another_one_has_put_there(store: Store, tmp_
     for name in partials(DIGEST)[: 1 + both]:
         (store.root / name).parent.mkdir(parents=True, exist_ok=True)
         PLANTED[what](store.root / name, victim)
-    with pytest.raises(ZeroDivisionError), store.ingest(DIGEST, len(DATA)) as sink:
+    with pytest.raises(ZeroDivisionError), Ingest(store, DIGEST, len(DATA)) as sink:
         assert sink.position == 0
         sink.write(DATA[:4])
         raise ZeroDivisionError
     # Where folders have both names, a third one is taken, which nobody finds again.
     assert store.received(DIGEST) == (None if both and what == "folder" else 4)
-    with store.ingest(DIGEST, len(DATA)) as sink:
+    with Ingest(store, DIGEST, len(DATA)) as sink:
         sink.write(DATA[sink.position :])
     assert store.read(DIGEST) == DATA
     assert (victim.read_bytes(), stat.S_IMODE(victim.stat().st_mode)) == (b"", 0o600)
@@ -156,7 +157,7 @@ def test_nothing_is_written_to_what_another_one_has_put_there(store: Store, tmp_
 def test_a_transfer_is_its_user_s_alone_until_it_is_whole(store: Store) -> None:
     store.root.mkdir()
     store.root.chmod(0o2777)
-    with store.ingest(DIGEST, len(DATA)) as sink:
+    with Ingest(store, DIGEST, len(DATA)) as sink:
         sink.write(DATA)
         assert stat.S_IMODE((store.root / partials(DIGEST)[0]).stat().st_mode) == 0o600
     assert stat.S_IMODE(store.blob(DIGEST).stat().st_mode) == 0o666
@@ -172,7 +173,7 @@ from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 store, data = Store(Path("store")), b"some blob"
-with store.ingest(Digest.of(data), len(data)) as sink:
+with Ingest(store, Digest.of(data), len(data)) as sink:
     assert sink.position == 0
     sink.write(data)
 assert store.read(Digest.of(data)) == data
@@ -211,7 +212,7 @@ def test_what_is_no_blob_is_replaced_and_not_followed(store: Store, tmp_path: Pa
     if how == "add":
         store.add(DATA)
     else:
-        with store.ingest(DIGEST, len(DATA)) as sink:
+        with Ingest(store, DIGEST, len(DATA)) as sink:
             sink.write(DATA)
     assert store.read(DIGEST) == DATA and not store.blob(DIGEST).is_symlink()
     assert (victim.read_bytes(), victim.stat().st_mtime) == (DATA, 1)
@@ -272,9 +273,9 @@ def test_an_index_json_that_is_no_file_names_nothing(store: Store, tmp_path: Pat
 
 
 def test_who_was_taken_for_dead_publishes_nothing_that_another_has_begun(store: Store) -> None:
-    with store.ingest(DIGEST, len(DATA)) as late:
+    with Ingest(store, DIGEST, len(DATA)) as late:
         late.write(DATA)
-        with store.ingest(DIGEST, len(DATA)) as other:
+        with Ingest(store, DIGEST, len(DATA)) as other:
             other.restart()
             other.write(DATA[:4])
             with pytest.raises(StoreError, match="another process has taken over"):
@@ -422,7 +423,7 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
 def test_any_cut_of_a_blob_gives_the_blob(tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
     edges = sorted({0, len(data), *(cut for cut in cuts if cut <= len(data))})
-    with store.ingest(Digest.of(data), len(data)) as sink:
+    with Ingest(store, Digest.of(data), len(data)) as sink:
         for start, end in itertools.pairwise(edges):
             sink.write(data[start:end])
     assert store.read(Digest.of(data)) == data

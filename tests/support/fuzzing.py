@@ -24,7 +24,8 @@ import zstandard
 from sregistry.errors import SregistryError
 from sregistry.layers.inflate import inflate
 from sregistry.layers.tar_reader import Kind, TarReader
-from sregistry.oci.documents import ImageConfig, parse_manifest
+from sregistry.oci.documents import ImageConfig
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.reference import Reference
 from sregistry.registry.tokens import parse_challenges
 

@@ -131,7 +131,8 @@ def test_requests_are_told_without_query_and_values(tmp_path: Path) -> None:
         server.routes["/storage/blob"] = Reply(200, manifest)
         server.routes["/v2/demo/one/manifests/1"] = Reply(307, headers=[("Location", signed)])
         arguments = ["manifest", "--uri", "demo/one:1", "--client", "nvidia", "--platform", "linux/amd64"]
-        command = [sys.executable, "-m", "sregistry.stage", *arguments, "--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "m")]
+        command = [sys.executable, "-m", "sregistry.stages", *arguments]
+        command += ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "m")]
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SREGISTRY_")},
             "SREGISTRY_NVIDIA_BASE": server.host,
@@ -146,7 +147,7 @@ def test_requests_are_told_without_query_and_values(tmp_path: Path) -> None:
 
 
 def test_a_stage_starts_without_logging() -> None:
-    code = "import sys, sregistry.stage as s; s.messages.set_up({}); sys.exit('logging' in sys.modules)"
+    code = "import sys, sregistry.stages.__main__ as s; s.logs.set_up({}); sys.exit('logging' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

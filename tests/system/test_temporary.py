@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sregistry.config import temporary
 from sregistry.errors import StoreError
-from sregistry.system import temporary
 from tests.support.scripted import Asked, Reply, Scripted
 from tests.workflow.test_workflow import ALL, NOTHING, WORKFLOW, Place, place
 

@@ -19,7 +19,7 @@ from sregistry.errors import LayerError, RegistryError, report
 from sregistry.oci.reference import Reference
 from sregistry.pipeline.progress import Bars, Lines, Silent, View
 from sregistry.system import logs
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 from tests.support.scripted import Reply, Scripted, client
 
 #: A sequence that clears the screen, one that C1 begins, a hyperlink, a direction override, a return, and rich's markup.

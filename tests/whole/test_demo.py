@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import demo
+import demo_image as demo
 from sregistry.errors import SregistryError
-from sregistry.oci.documents import Digest, ImageConfig, Manifest, Platform, parse_manifest
+from sregistry.oci.documents import Digest, ImageConfig, Manifest, Platform
+from sregistry.oci.parse import parse_manifest
 from sregistry.store.store import Store
 
 # The host's own programs in a folder without busybox, so that the two ways of making are both tested.
@@ -171,7 +172,7 @@ def test_libraries(output: str, libraries: list[str] | None) -> None:
 
 
 def module(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sregistry.demo", *map(str, arguments)]
+    command = [sys.executable, demo.__file__, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -34,7 +34,7 @@ ROUNDS, KILLS, PROCESSES = 10, 20, 4
 _PULL = """
 import json, sys
 from pathlib import Path
-from sregistry.stage import main
+from sregistry.stages.__main__ import main
 
 def stage(*arguments):
     code = main([str(a) for a in arguments])

@@ -652,7 +652,7 @@ def test_what_comes_while_a_job_runs_stays(place: Place) -> None:
     assert place.run("uri=demo/tiny:1").code == 0
     (place.images / "demo-tiny:1.sif").write_text("notes")
     (results,) = (place.work / "results").glob("demo-tiny-1-*")
-    command = [sys.executable, "-m", "sregistry.stage", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
+    command = [sys.executable, "-m", "sregistry.stages", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
     command += ["--sandbox", "sandbox.index", "--format", "sif", "--target", str(place.images / "demo-tiny:1.sif"), "--output", "i.json"]
     done = subprocess.run(command, cwd=results, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "nothing tells which image it is" in done.stderr

@@ -32,6 +32,6 @@ rule catalog:
     message:
         "catalog {wildcards.image}"
     shell:
-        "{params.python} -m sregistry.stage catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
+        "{params.python} -m sregistry.stages catalog --manifest {input.manifest:q} --image {input.image:q} --database {params.database:q}"
         " --builder {params.builder:q} --codec {params.codec:q} --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --output {output:q} 2> {log:q}"

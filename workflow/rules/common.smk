@@ -29,9 +29,13 @@ def give_up(error):
 
 
 try:
-    from sregistry import __version__, errors
-    from sregistry.config import plan as configuration, own_config, secrets_file as secrets, settings, trust
-    from sregistry.system import cores, logs as messages, programs as program, heartbeat as pulse, temporary as scratch
+    from sregistry import errors
+    from sregistry._version import __version__
+    from sregistry.store import trust
+    from sregistry.config import plan as configuration, own_config, secrets_file as secrets, settings
+    from sregistry.config import temporary as scratch
+    from sregistry.image import programs as program
+    from sregistry.system import cores, logs as messages, heartbeat as pulse
     from sregistry.results import receipts as receipt
     from sregistry.store import maintenance as upkeep
     from sregistry.layers.compression import Compression

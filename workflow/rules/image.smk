@@ -33,5 +33,5 @@ rule image:
     message:
         "image {params.target}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stage image {params.parts} --format {params.format:q} --target {params.target:q} {params.replacing}"
+        "{params.python} -m sregistry.stages image {params.parts} --format {params.format:q} --target {params.target:q} {params.replacing}"
         " --builder {params.builder:q} --level {params.level:q} --threads {threads} --output {output:q} 2> {log:q}"

@@ -34,7 +34,7 @@ rule layer:
     message:
         "layer {wildcards.digest:.19}, connections: {resources.network}"
     shell:
-        "{params.python} -m sregistry.stage layer --manifest {input.manifests:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
+        "{params.python} -m sregistry.stages layer --manifest {input.manifests:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
         " --connections {resources.network} --limit {params.limit} --output {output:q} 2> {log:q}"
 
 
@@ -70,6 +70,6 @@ rule explode:
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stage explode --layer {input.layer:q} --manifest {input.manifests:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stages explode --layer {input.layer:q} --manifest {input.manifests:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"

@@ -38,7 +38,7 @@ rule manifest:
     message:
         "manifest {params.uri}"
     shell:
-        "{params.python} -m sregistry.stage manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
+        "{params.python} -m sregistry.stages manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
         " --format {params.format:q} --target {params.target:q} {params.replacing} --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
@@ -62,4 +62,4 @@ checkpoint manifests:
     message:
         "manifests {output}"
     shell:
-        "{params.python} -m sregistry.stage manifests {input.manifests:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages manifests {input.manifests:q} --output {output:q} 2> {log:q}"

@@ -33,6 +33,6 @@ rule metadata:
     message:
         "metadata {wildcards.image}"
     shell:
-        "{params.python} -m sregistry.stage metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stages metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --tar {output.tar:q} --output {output.receipt:q} 2> {log:q}"

@@ -37,7 +37,7 @@ rule change:
     message:
         "change {params.uri}"
     shell:
-        "{params.python} -m sregistry.stage change --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
+        "{params.python} -m sregistry.stages change --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
         " --pinned {params.pinned:q} --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
 
 
@@ -73,7 +73,7 @@ rule tagchange:
     message:
         "tagchange {params.uri}:{params.tags}"
     shell:
-        "{params.python} -m sregistry.stage tagchange --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
+        "{params.python} -m sregistry.stages tagchange --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
         " --before {params.before:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -94,4 +94,4 @@ rule refresh:
     message:
         "refresh"
     shell:
-        "{params.python} -m sregistry.stage refresh {input:q} --output {params.output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages refresh {input:q} --output {params.output:q} 2> {log:q}"

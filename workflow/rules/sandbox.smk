@@ -27,5 +27,5 @@ rule sandbox:
     message:
         "sandbox {wildcards.image}"
     shell:
-        "{params.python} -m sregistry.stage sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
+        "{params.python} -m sregistry.stages sandbox --manifest {input.manifest:q} --metadata {input.metadata:q} --output {output:q}"
         " {input.layers:q} 2> {log:q}"

@@ -34,7 +34,7 @@ rule tags:
     message:
         "tags {params.uri}:{params.tags}"
     shell:
-        "{params.python} -m sregistry.stage tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
+        "{params.python} -m sregistry.stages tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -57,7 +57,7 @@ checkpoint targets:
     message:
         "targets {output}"
     shell:
-        "{params.python} -m sregistry.stage targets {input:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages targets {input:q} --output {output:q} 2> {log:q}"
 
 
 # A pattern that has no tags fails by itself, when all images know of each other.
@@ -79,4 +79,4 @@ rule pattern:
     message:
         "pattern {wildcards.pattern}"
     shell:
-        "{params.python} -m sregistry.stage pattern --list {input:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages pattern --list {input:q} 2> {log:q}"

@@ -33,10 +33,10 @@ from tinydb.middlewares import CachingMiddleware
 from tinydb.storages import Storage
 from tinydb.table import Document
 
-from sregistry import limits
 from sregistry.errors import CatalogError, from_oserror
 from sregistry.store.beneath import Root
 from sregistry.store.store import write_atomic
+from sregistry.system import limits
 from sregistry.system.locks import forsaken, lease
 
 FILE = "sregistry.json"

@@ -38,10 +38,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sregistry import limits
 from sregistry.catalog.image_facts import VERSIONS, numbers
 from sregistry.errors import UsageError
-from sregistry.system import units
+from sregistry.system import limits, units
 
 if TYPE_CHECKING:
     from sregistry.catalog.record import Record

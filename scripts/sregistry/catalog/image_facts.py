@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sregistry import limits
 from sregistry.oci.json_fields import any_case
 from sregistry.oci.platforms import Platform
+from sregistry.system import limits
 
 #: Version → the variables that hold it, as NVIDIA's images and those of the frameworks have them.
 VERSIONS: dict[str, tuple[str, ...]] = {

@@ -23,19 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sregistry import limits
 from sregistry.config.registries import rows
 from sregistry.errors import ImageError, SregistryError
 from sregistry.image import provenance
 from sregistry.oci.documents import Platform
 from sregistry.results import receipts
+from sregistry.system import limits
 
 if TYPE_CHECKING:
     from sregistry.catalog.record import Record
     from sregistry.config.settings import Settings
     from sregistry.config.targets import Target
     from sregistry.oci.reference import Reference
-    from sregistry.registry.resolve import Resolved
+    from sregistry.results.resolved import Resolved
 
 _WAYS = "give it another file name (--name, or name:), choose another storage, or replace what is there: --force, or force: yes"
 _MOVE = "move it away, give the image another file name (--name, or name:), or choose another storage"

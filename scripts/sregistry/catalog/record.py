@@ -20,7 +20,7 @@ from sregistry.oci.json_fields import load_json
 from sregistry.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from sregistry.registry.resolve import Resolved
+    from sregistry.results.resolved import Resolved
 
 #: How a record writes a time, which is UTC.
 TIME = "%Y-%m-%d %H:%M:%S"

@@ -1,1 +1,6 @@
-"""The command `sregistry`: one module a verb."""
+"""The command `sregistry`: one module a verb.
+
+```
+$ sregistry pull URI ──▶ __main__ ──▶ verbs: name → module ──▶ commands/pull ──▶ client
+```
+"""

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sregistry import __version__
+from sregistry._version import __version__
 from sregistry.cli import commands
 from sregistry.errors import SregistryError, from_oserror, report
 from sregistry.system import logs

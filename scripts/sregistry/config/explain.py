@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sregistry.config import secrets_file, trust
+from sregistry.config import secrets_file
 from sregistry.config.filename import Template
 from sregistry.config.own_config import load_own
 from sregistry.config.registries import OWN, is_own, rows, variable
@@ -24,6 +24,7 @@ from sregistry.config.settings import (
     registry,
     unverified,
 )
+from sregistry.store import trust
 from sregistry.system import logs
 
 #: The keys of the configuration that are settings, in the order of its file.

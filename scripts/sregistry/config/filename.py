@@ -26,10 +26,10 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from sregistry import limits
 from sregistry.errors import ConfigError
 from sregistry.oci.documents import Platform
 from sregistry.oci.reference import Reference
+from sregistry.system import limits
 
 #: Format → ending of the file's name.
 FORMATS = {"sif": ".sif", "simg": ".simg", "sandbox": ""}

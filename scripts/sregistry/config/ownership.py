@@ -11,8 +11,8 @@ import os
 import stat
 from pathlib import Path
 
-from sregistry import limits
 from sregistry.errors import ConfigError
+from sregistry.system import limits
 from sregistry.system.logs import warn
 
 

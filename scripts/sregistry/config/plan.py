@@ -180,7 +180,7 @@ def outdated(targets: Sequence[Target], results: Path, *, refresh: bool, again: 
 
 def _named(path: Path) -> str | None:
     """Return the digest that pins an image in its manifest.json; None where there is none."""
-    from sregistry.registry.resolve import Resolved
+    from sregistry.results.resolved import Resolved
 
     try:
         return str(Resolved.read(path).named)

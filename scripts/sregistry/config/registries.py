@@ -26,6 +26,8 @@ from sregistry.oci.reference import Reference
 
 #: A registries.yaml of one's own, seen from the working folder.
 OWN = Path("config/registries.yaml")
+#: Prefixes of the variables USERNAME and PASSWORD of other tools.
+PAIRS = ("APPTAINER_DOCKER_", "SINGULARITY_DOCKER_", "DOCKER_")
 #: Further variables whose values rows of the working folder may have sent, with commas between them.
 TOKEN_VARIABLES = "SREGISTRY_TOKEN_VARIABLES"  # noqa: S105 -- a name
 
@@ -198,3 +200,9 @@ _KEYS: dict[str, tuple[Any, str]] = {
     "https": (_flag, "yes or no"),
     "rate": (_rate, "requests a second, a number above 0"),
 }
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what other people's programs may know of an environment: nothing of our own, and no password."""
+    withheld = {f"{prefix}PASSWORD" for prefix in PAIRS} | {row.token for row in (*packaged().values(), *rows().values())}
+    return {name: value for name, value in environ.items() if not name.startswith("SREGISTRY_") and name not in withheld}

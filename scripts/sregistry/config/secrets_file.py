@@ -25,12 +25,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sregistry import limits
 from sregistry.config.registries import TOKEN_VARIABLES, Row, rows, variable
 from sregistry.config.settings import CLIENT_SECRETS, VARIABLES, flag, platform, registry
 from sregistry.errors import ConfigError, from_oserror
 from sregistry.store.store import write_atomic
-from sregistry.system import logs
+from sregistry.system import limits, logs
 from sregistry.system.locks import lease
 
 #: Stands for a value that is not shown.

@@ -20,16 +20,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sregistry import limits
-from sregistry.config import trust
 from sregistry.config.filename import DEFAULT as FILENAME
 from sregistry.config.filename import FORMATS, Template
 from sregistry.config.registries import is_host, owners, rows, variable, withheld
 from sregistry.errors import ConfigError, UsageError
 from sregistry.layers.compression import Compression
+from sregistry.oci.address import is_loopback
 from sregistry.oci.documents import Platform
-from sregistry.registry.address import is_loopback
-from sregistry.system import units
+from sregistry.store import trust
+from sregistry.system import limits, units
 from sregistry.system.logs import warn
 
 #: Builder → the formats it writes. A directory needs no other program.

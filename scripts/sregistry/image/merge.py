@@ -36,11 +36,11 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 
-from sregistry import limits
 from sregistry.errors import LayerError, StoreError, from_oserror
 from sregistry.layers.index import Index, little
 from sregistry.layers.tar_reader import Kind
 from sregistry.store.store import write_atomic
+from sregistry.system import limits
 
 MAGIC = b"SRXSAND2"
 #: Source of a directory that no layer describes.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sregistry.errors import ImageError
-from sregistry.image import sif, tar_writer
+from sregistry.image import programs, sif, tar_writer
 from sregistry.image.assemble import architecture_of, prefix_of, published, unguarded
 from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs import format as f
@@ -30,7 +30,6 @@ from sregistry.layers.compression import Codec
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_reader import Kind
-from sregistry.system import programs
 
 #: What our levels are to mksquashfs. zstd's are the very same, gzip's are zlib's in place of libdeflate's.
 _LEVELS = {

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sregistry import limits
 from sregistry.errors import ImageError, SregistryError, from_oserror
 from sregistry.image import sif
 from sregistry.image.squashfs import reader
 from sregistry.image.squashfs.format import SUPERBLOCK, Superblock
 from sregistry.oci.json_fields import load_json
+from sregistry.system import limits
 
 #: squashfs 4.0, superblock: what a simg begins with, most often behind the line that makes it a program.
 _SQUASHFS = b"hsqs"

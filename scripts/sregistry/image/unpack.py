@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sregistry import limits
 from sregistry.errors import ImageError
 from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs.columns import seconds
@@ -28,6 +27,7 @@ from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_fields import show
 from sregistry.layers.tar_reader import Kind
+from sregistry.system import limits
 
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _CAPABILITY = b"security.capability"

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from sregistry.errors import ConfigError
-
-#: Format of exploded layers; part of their key, raised when their bytes change.
-FORMAT = 3
+from sregistry.errors import ConfigError, LayerError
+from sregistry.store.exploded import FORMAT
 
 MIN_BLOCK, MAX_BLOCK, DEFAULT_BLOCK = 64 << 10, 1 << 20, 128 << 10
 
@@ -139,11 +137,18 @@ class Compression:
 
 
 def decoder(codec: Codec) -> Callable[[bytes, int], bytes]:
-    """Return the function that expands one block, given the size of the result in bytes."""
+    """Return the function that expands one block, given the size of the result in bytes. With zstd it raises LayerError."""
     if codec is Codec.ZSTD:
-        import zstandard
-
-        return lambda data, size: zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        return _expand_zstd
     from isal import isal_zlib
 
     return lambda data, size: isal_zlib.decompress(data, bufsize=size)
+
+
+def _expand_zstd(data: bytes, size: int) -> bytes:
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise LayerError(f"damaged zstd block: {error}") from error

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sregistry.errors import DigestMismatch, LayerError, StoreError, from_oserror
+from sregistry.layers import verify
 from sregistry.layers.block_writer import Submit, Writer, at_once
 from sregistry.layers.compression import Compression
 from sregistry.layers.inflate import inflate
@@ -91,7 +92,7 @@ def explode(
                 raise DigestMismatch(f"{name}: its bytes on disk are others")  # `reading` looks at the file anew
     known = diff_id
 
-    def run() -> exploded.Layer:
+    def run() -> verify.Layer:
         begun()
         with reading() as file:
             return _explode(store, file, name, known, compression, threads, limit)
@@ -125,18 +126,18 @@ def explode_stream(store: Store, file: IO[bytes], name: str, diff_id: Digest, co
     return _once(store, diff_id, compression, lambda: _explode(store, file, name, diff_id, compression, threads))
 
 
-def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], exploded.Layer]) -> dict[str, Any]:
+def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], verify.Layer]) -> dict[str, Any]:
     """Call *run* unless a store has its result, one process at a time; return the receipt."""
     name = exploded.lock(compression.variant, diff_id)
-    found = exploded.find(store, compression.variant, diff_id, log=sys.stderr)
+    found = verify.find(store, compression.variant, diff_id, log=sys.stderr)
     if found is not None and (store.root not in found.folder.parents or store.keep(name, found.folder)):
         return _receipt(found, diff_id, compression)
     with store.lock(name):
-        found = exploded.find(store, compression.variant, diff_id)
+        found = verify.find(store, compression.variant, diff_id)
         return _receipt(found or run(), diff_id, compression)
 
 
-def _receipt(layer: exploded.Layer, diff_id: Digest, compression: Compression) -> dict[str, Any]:
+def _receipt(layer: verify.Layer, diff_id: Digest, compression: Compression) -> dict[str, Any]:
     return {
         "diff_id": str(diff_id),
         "variant": compression.variant,
@@ -176,7 +177,7 @@ class Hashed:
 
 def _explode(
     store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, threads: int, limit: int | None = None
-) -> exploded.Layer:
+) -> verify.Layer:
     hasher = diff_id.hasher()
     with store.workspace() as space, ThreadPoolExecutor(threads) as pool:
         folder = store.folder(space / "layer")
@@ -201,10 +202,10 @@ def _explode(
         found = f"{diff_id.algorithm}:{hasher.hexdigest()}"
         if found != str(diff_id):
             raise unlike(name, found, diff_id)
-        writer.index.identity = exploded.identity(compression.variant, diff_id)
+        writer.index.identity = verify.identity(compression.variant, diff_id)
         with io.BufferedWriter(store.create(folder / "index")) as index:
             writer.index.write(index)
-        return exploded.publish(store, folder, compression.variant, diff_id, writer.index)
+        return verify.publish(store, folder, compression.variant, diff_id, writer.index)
 
 
 def _bounded(pieces: Iterator[bytes], name: str, limit: int | None) -> Iterator[bytes]:

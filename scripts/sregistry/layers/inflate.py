@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from sregistry import limits
 from sregistry.errors import LayerError
 from sregistry.layers.tar_reader import is_header
+from sregistry.system import limits
 
 #: Bytes read from a blob at a time, and about the size of the pieces that come out.
 READ, PIECE = 256 << 10, 1 << 20

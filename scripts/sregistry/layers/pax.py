@@ -15,8 +15,8 @@ import binascii
 from array import array
 from urllib.parse import unquote_to_bytes
 
-from sregistry import limits
 from sregistry.layers.tar_fields import Fail, integer, show
+from sregistry.system import limits
 
 _KEYS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
 _PAIRS = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")

@@ -15,8 +15,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from sregistry import limits
 from sregistry.layers.tar_fields import Fail, number, ranged
+from sregistry.system import limits
 
 #: Digits of the largest offset, 2⁶³ − 1.
 _DIGITS = 19

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sregistry import limits
 from sregistry.errors import LayerError
+from sregistry.system import limits
 
 #: Makes an error of a message; it knows the layer and the offset.
 Fail = Callable[[str], LayerError]

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from enum import IntEnum
 from itertools import count, repeat
 
-from sregistry import limits
 from sregistry.errors import LayerError
 from sregistry.layers import sparse_maps
 from sregistry.layers.pax import Records
 from sregistry.layers.tar_fields import Fail, NoNumber, check_path, clean, decimal, integer, number, ranged, show
+from sregistry.system import limits
 
 _BLOCK = 512
 _HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 6s 2x 64x 8s 8s 155s 12x")

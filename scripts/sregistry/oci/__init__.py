@@ -1,1 +1,6 @@
-"""References, manifests, digests and platforms: pure, without files and network."""
+"""References, manifests, digests and platforms: pure, without files and network.
+
+```
+text ─▶ reference          bytes ─▶ parse ─▶ documents, schema1 ─▶ digest, platforms          tags ─▶ versions
+```
+"""

@@ -20,17 +20,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from sregistry import limits
 from sregistry.errors import DocumentError
 from sregistry.oci import artifacts
 from sregistry.oci.digest import Digest as Digest  # noqa: PLC0414 - a part of the documents
 from sregistry.oci.json_fields import any_case, limited, listed, load_json, optional_text, table, wrong
 from sregistry.oci.platforms import Platform as Platform  # noqa: PLC0414 - a part of the documents
-
-if TYPE_CHECKING:
-    from sregistry.oci.schema1 import Schema1
+from sregistry.system import limits
 
 
 class MediaType:
@@ -71,8 +68,6 @@ _LAYER_TYPE = re.compile(
 #: The types of a layer that is a SIF: Singularity before 3.7 misspelt its own, others leave out or swap a part.
 _SIF_TYPE = re.compile(r"appli(c|ci)ation/vnd\.sylabs\.sif\.layer(\.v1)?[.+](sif|tar)")
 
-#: Keys of a manifest or an index that decide what it means.
-_MANIFEST_KEYS = frozenset(("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests"))
 #: The types of an index's entries that may lead to an image.
 _IN_INDEX = (*MediaType.MANIFESTS, *MediaType.INDEXES, *MediaType.VAGUE)
 #: Ranks of entries that have to be looked into, behind all that say what they are for.
@@ -129,7 +124,7 @@ class Descriptor:
         platform = table(item.get("platform") or {}, f"{key}.platform")
         annotations = table(item.get("annotations") or {}, f"{key}.annotations")
         return cls(
-            media_type=_media_type(item.get("mediaType") or "", f"{key}.mediaType"),
+            media_type=media_type_of(item.get("mediaType") or "", f"{key}.mediaType"),
             digest=digest,
             size=size,
             urls=tuple(str(url) for url in urls),
@@ -186,7 +181,7 @@ class Index:
                     platform = _platform_of(table(table(item, "").get("platform"), ""), "")
                 unsound.append(Unsound(platform, error))
         return cls(
-            media_type=_media_type(document.get("mediaType") or MediaType.OCI_INDEX, "mediaType"),
+            media_type=media_type_of(document.get("mediaType") or MediaType.OCI_INDEX, "mediaType"),
             manifests=tuple(sound),
             unsound=tuple(unsound),
         )
@@ -234,7 +229,7 @@ class Manifest:
         limited("layers", len(items), "IMAGE_LAYERS", limits.IMAGE_LAYERS)
         layers = tuple(Descriptor.parse(item, f"layers[{i}]") for i, item in enumerate(items))
         artifact = optional_text(document, "artifactType", "") or ""
-        media_type = _media_type(document.get("mediaType") or MediaType.OCI_MANIFEST, "mediaType")
+        media_type = media_type_of(document.get("mediaType") or MediaType.OCI_MANIFEST, "mediaType")
         if len(layers) == 1 and layers[0].is_sif:
             return Sif(media_type=media_type, config=config, layer=layers[0])
         _refuse(artifact, config, layers)
@@ -278,37 +273,6 @@ def _refused(row: artifacts.Refusal) -> type[DocumentError]:
 def no_image(media_type: str) -> NoImage:
     """Return the error of an artifact whose type nobody knows."""
     return NoImage(f"not a container image but an artifact of type {media_type or 'none'}", hint="name an image")
-
-
-def parse_manifest(data: bytes) -> Index | Manifest | Sif | Schema1:
-    """Read a manifest or an index, told by content, not by Content-Type.
-
-    Raises:
-        DocumentError: no JSON object, both `layers` and `manifests` (image-spec's guard
-            against type confusion), or neither.
-    """
-    document = load_json(data, "manifest")
-    version = document.get("schemaVersion")
-    if type(version) is not int or version not in (1, 2):
-        wrong("schemaVersion", "1 or 2", version)
-    if version == 1:
-        from sregistry.oci.schema1 import Schema1  # stands on this module
-
-        return Schema1.parse(document)
-    declared = document.get("mediaType") or None
-    if isinstance(declared, str) and (row := artifacts.find(_media_type(declared, "mediaType"))):
-        raise NoImage(f"not a container image but {row.what} ({declared})", hint=row.hint)
-    # Go, which reads keys in any case, would see another document.
-    for key in document.keys() - _MANIFEST_KEYS:
-        if any(key.lower() == known.lower() for known in _MANIFEST_KEYS):
-            wrong("manifest", "keys spelled as the specification has them", key)
-    has_layers, has_manifests = "layers" in document, "manifests" in document
-    if has_layers == has_manifests:
-        raise DocumentError("manifest: expected either layers or manifests, got " + ("both" if has_layers else "neither"))
-    allowed = MediaType.MANIFESTS if has_layers else MediaType.INDEXES
-    if declared is not None and _media_type(declared, "mediaType") not in allowed:
-        wrong("mediaType", " or ".join(allowed), declared)
-    return Manifest.parse(document) if has_layers else Index.parse(document)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -414,7 +378,7 @@ def _platform_of(item: Mapping[str, Any], key: str) -> Platform | None:
         wrong(key, "a platform", "/".join(part for part in (os, architecture, variant) if part))
 
 
-def _media_type(value: object, key: str) -> str:
+def media_type_of(value: object, key: str) -> str:
     """Return a media type in lower case, without parameters (RFC 9110, 8.3.1)."""
     if not isinstance(value, str):
         wrong(key, "a string", value)

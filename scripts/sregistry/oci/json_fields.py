@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from sregistry import limits
 from sregistry.errors import DocumentError
+from sregistry.system import limits
 
 #: Largest manifest, index or config that is read, in bytes.
 MAX_DOCUMENT = limits.DOCUMENT

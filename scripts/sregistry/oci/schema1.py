@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sregistry import limits
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.json_fields import limited, listed, load_json, table, text, wrong
+from sregistry.system import limits
 
 #: A layer of nothing, as Docker packed it for years: named many times in old images.
 EMPTY = Digest("sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4")

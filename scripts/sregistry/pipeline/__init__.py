@@ -1,1 +1,6 @@
-"""A run of the pipeline: what Snakemake needs, and what people are told."""
+"""A run of the workflow: what Snakemake needs to know, and what people are told.
+
+```
+pull ──▶ engine ──▶ Snakemake ──▶ stages            progress, summary, report ◀── results, logs
+```
+"""

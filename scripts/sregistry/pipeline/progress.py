@@ -27,7 +27,7 @@ from sregistry.errors import SregistryError
 from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
 from sregistry.system import heartbeat
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -27,24 +27,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sregistry import __version__
+from sregistry._version import __version__
 from sregistry.catalog import occupant
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record, record
-from sregistry.config import requested
+from sregistry.config import requested, temporary
 from sregistry.config.registries import OWN, own_file
 from sregistry.config.secrets_file import overlay
 from sregistry.config.settings import DISABLE_CACHE, Settings, flag
 from sregistry.config.targets import Target, targets
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
+from sregistry.image import programs
 from sregistry.pipeline import writable
 from sregistry.pipeline.engine import Engine
 from sregistry.pipeline.progress import LOOK, Display, Tracker
-from sregistry.registry.resolve import Resolved
 from sregistry.results import receipts
+from sregistry.results.resolved import Resolved
 from sregistry.store import maintenance
 from sregistry.store.store import Store
-from sregistry.system import heartbeat, programs, temporary
+from sregistry.system import heartbeat
 from sregistry.system import logs as messages
 from sregistry.system.locks import lease
 

@@ -27,13 +27,13 @@ from sregistry.config.lock_file import Lock
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
-from sregistry.registry.resolve import Resolved
 from sregistry.results import receipts
 from sregistry.results.changes import Change, size, table, told
+from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
 from sregistry.system import logs as messages
 from sregistry.system.locks import lease
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 #: The last one is of a run that was told to make something else, such as `--until manifests`.
 DONE, UNCHANGED, FAILED, LEFT = "done", "unchanged", "failed", "left"

@@ -1,1 +1,7 @@
-"""Names become bytes: login, requests, retries, tags, manifests and blobs of a registry."""
+"""Names become bytes: what is asked of a registry, and a registry of one's own.
+
+```
+uri ─▶ tag_lists, resolve ─▶ client ─▶ http ─▶ wire ─▶ registry          store ─▶ server ─▶ other machines
+           layer ─▶ fetch ─┘ ranges     └ tokens, credentials, rate_limit
+```
+"""

@@ -16,11 +16,11 @@ import requests
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from sregistry import limits
 from sregistry.errors import DigestMismatch, RegistryError, TransferError
 from sregistry.oci.documents import Descriptor
 from sregistry.registry.content_codings import CodingError, codings_of, decoded, plain
 from sregistry.registry.wire import watch_of
+from sregistry.system import limits
 
 #: Bytes read at once, at most.
 CHUNK = 1 << 20

@@ -13,10 +13,9 @@ over. Only what is chosen has to be sound. Every document is checked against the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from sregistry import limits
 from sregistry.errors import (
     AuthenticationError,
     DigestMismatch,
@@ -26,41 +25,20 @@ from sregistry.errors import (
     TransferError,
     UnavailableError,
 )
-from sregistry.oci.documents import (
-    UNNAMED,
-    Descriptor,
-    Digest,
-    ImageConfig,
-    Index,
-    Manifest,
-    MediaType,
-    NoImage,
-    Platform,
-    Sif,
-    parse_manifest,
-)
+from sregistry.oci.documents import UNNAMED, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, NoImage, Platform, Sif
 from sregistry.oci.json_fields import MAX_DOCUMENT
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import Schema1
+from sregistry.results.resolved import Document
 from sregistry.store.store import Store
+from sregistry.system import limits
 
 if TYPE_CHECKING:  # stages that only read a manifest start without an HTTP client
     from sregistry.registry.client import RegistryClient
 
 #: The artifact types of an index's entries that are images.
 _IMAGES = (None, "", *MediaType.CONFIGS, MediaType.SIF_CONFIG, MediaType.SIF_LAYER)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """An index or manifest as the registry sent it."""
-
-    descriptor: Descriptor
-    text: str
-
-    def json(self) -> dict[str, Any]:
-        """Return the document as it stands in manifest.json."""
-        return {**self.descriptor.json(), "text": self.text}
 
 
 class Found(NamedTuple):

@@ -16,11 +16,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from sregistry import limits
 from sregistry.errors import DocumentError, SregistryError, StoreError
 from sregistry.oci.documents import Digest
-from sregistry.registry.resolve import Layer, Resolved
+from sregistry.results.resolved import Layer, Resolved
 from sregistry.store.store import Store
+from sregistry.system import limits
 
 if TYPE_CHECKING:
     from sregistry.registry.client import RegistryClient

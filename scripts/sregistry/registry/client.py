@@ -24,21 +24,21 @@ from typing import Any, NamedTuple, TypeVar
 
 import requests
 
-from sregistry import limits
 from sregistry.config.registries import variable
 from sregistry.config.settings import RegistrySettings
 from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
+from sregistry.oci.address import host_of, is_loopback, same_origin
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.json_fields import MAX_DOCUMENT, load_json
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import payload
-from sregistry.registry.address import host_of, is_loopback, same_origin
 from sregistry.registry.bodies import Part, drain, entire, range_of, ranged, read, read_blob, read_error
 from sregistry.registry.credentials import Keyring
 from sregistry.registry.exchange import Exchange
 from sregistry.registry.http import RETRIED, Patience, new_session
 from sregistry.registry.rate_limit import Pace, limit_of
 from sregistry.registry.tokens import CATALOG, Answer, Authenticator, Login
+from sregistry.system import limits
 
 #: Seconds that are given to what is only good to know.
 _BRIEF = 3.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import requests
 
-from sregistry import limits
+from sregistry.system import limits
 
 #: Bytes that come out at a time, at most; and that are given to zstd, which expands 4 of them to 128 KiB at worst.
 _PIECE, _ZSTD_STEP = 1 << 20, 32

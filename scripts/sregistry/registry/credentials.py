@@ -29,18 +29,17 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
-from sregistry import limits
-from sregistry.config.registries import OWN, owners, packaged, rows, variable
+from sregistry.config.registries import OWN, PAIRS, owners, packaged, rows, variable, without_secrets
 from sregistry.config.settings import RegistrySettings
 from sregistry.errors import ConfigError
-from sregistry.system.terminal import printable
+from sregistry.system import limits
+from sregistry.terminal import printable
 
 #: Seconds that a credential helper may take: it may ask for a passphrase.
 HELPER_TIME = 60.0
 
 #: Docker Hub's name in configuration files, and one of the hosts that it stands for.
 _HUB, _HUB_HOST = "https://index.docker.io/v1/", "index.docker.io"
-_PAIRS = ("APPTAINER_DOCKER_", "SINGULARITY_DOCKER_", "DOCKER_")
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # And halves of characters, which is how Python reads bytes that are no UTF-8.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -104,12 +103,6 @@ def secrets(credentials: Credentials) -> list[str]:
         plain = credentials.token
         sent = [_base64(credentials.username, plain)] if isinstance(credentials, IdentityToken) else []
     return [plain, quote(plain, safe=""), quote_plus(plain), *sent]
-
-
-def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what other people's programs may know of an environment: nothing of our own, and no password."""
-    withheld = {f"{prefix}PASSWORD" for prefix in _PAIRS} | {row.token for row in (*packaged().values(), *rows().values())}
-    return {name: value for name, value in environ.items() if not name.startswith("SREGISTRY_") and name not in withheld}
 
 
 class Keyring:
@@ -176,7 +169,7 @@ class Keyring:
         mine = [*(row for row in packaged().values() if host in row.names), *owners(host, self._environ)]
         literal = {row.username for row in mine if row.username and not (row.own and row.username in fixed)}
         taken = fixed | {row.username for row in rows().values() if row.username}
-        for prefix in _PAIRS:
+        for prefix in PAIRS:
             for found in self._variables(prefix):
                 if found.username in literal if literal else found.username not in taken:
                     yield found

@@ -14,14 +14,14 @@ from urllib.parse import urlencode
 import requests
 from urllib3.exceptions import HTTPError
 
-from sregistry import limits
 from sregistry.config.registries import variable
 from sregistry.config.settings import RegistrySettings
 from sregistry.errors import RegistryError, UnavailableError
-from sregistry.registry.address import Address, from_header, is_loopback
+from sregistry.oci.address import Address, from_header, is_loopback
 from sregistry.registry.bodies import drain
 from sregistry.registry.http import NO_TLS, Authorization, Patience, why, without_retries
 from sregistry.registry.wire import Sent
+from sregistry.system import limits
 from sregistry.system.logs import logger
 
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -19,16 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from sregistry import limits
 from sregistry.config.settings import DEFAULTS
 from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, from_oserror
 from sregistry.oci.documents import Descriptor
 from sregistry.oci.reference import Reference
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.ranges import open_blob
-from sregistry.registry.resolve import Layer
+from sregistry.results.resolved import Layer
 from sregistry.store.beneath import opened
+from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store
+from sregistry.system import limits
 
 #: After as many bytes a transfer that breaks off has got on, and has all its tries again.
 _PROGRESS = 1 << 20
@@ -119,7 +120,7 @@ def _download(
     tries = client.patience.retries + 1
     attempt = 0
     decode = False
-    with store.ingest(blob.digest, blob.size) as sink:
+    with Ingest(store, blob.digest, blob.size) as sink:
         kept = best = sink.position
         if kept:
             print(f"going on after {kept / 1e6:.1f} MB that an earlier run left", file=log, flush=True)

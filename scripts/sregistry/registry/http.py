@@ -22,9 +22,10 @@ from requests.auth import AuthBase
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
-from sregistry import __version__, limits
+from sregistry._version import __version__
 from sregistry.registry.rate_limit import reset_of
 from sregistry.registry.wire import ExactAdapter, Overdue, Watch
+from sregistry.system import limits
 
 #: Answers that another try may change: time-outs, rate limits, and what gateways say.
 RETRIED = (408, 425, 429, 499, 500, 502, 503, 504, 522, 524)

@@ -20,171 +20,21 @@ descriptor.md) and kept in the store. `Resolved` is the stage's output, manifest
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
-from sregistry.oci.documents import Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Sif, parse_manifest
+from sregistry.errors import DigestMismatch, DocumentError
+from sregistry.oci.documents import Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Sif
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.platforms import BEYOND
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import EMPTY, Schema1
-from sregistry.registry.candidates import Document as Document  # noqa: PLC0414 - what `Resolved` is made of
 from sregistry.registry.candidates import Found, Search
-from sregistry.store.store import Store, write_atomic
+from sregistry.results.resolved import LAYERS, SIF, Document, Layer, Resolved
+from sregistry.store.store import Store
 
 if TYPE_CHECKING:  # stages that only read a manifest start without an HTTP client
     from sregistry.registry.client import RegistryClient
-
-#: What an image is published as: layers to be merged, or a SIF to be taken as it is.
-LAYERS, SIF = "layers", "sif"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
-    """A layer of an image: its blob, and the digest of the tar stream inside, if that is published."""
-
-    blob: Descriptor
-    diff_id: Digest | None
-
-    def json(self) -> dict[str, Any]:
-        """Return the layer as it stands in manifest.json."""
-        urls = {"urls": list(self.blob.urls)} if self.blob.urls else {}
-        annotations = {"annotations": dict(self.blob.annotations)} if self.blob.annotations else {}
-        return {**self.blob.json(), **urls, **annotations, "diff_id": None if self.diff_id is None else str(self.diff_id)}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resolved:
-    """What one reference means on one platform.
-
-    `digest` and `size` are the chosen manifest's; `url` is where the reference was asked for.
-    `documents` are what was read on the way, outermost first, the chosen manifest last; before them stands the
-    schema 1 manifest of the same image, where there is one beside.
-    `image_config` is the config's text as published; of a schema 1 manifest, which has no config of
-    its own, what its history says, and `config` is None. `kind` is LAYERS or SIF; a SIF has one layer.
-    `warnings` say what about the image may not be meant, a line each.
-    """
-
-    uri: str
-    client: str
-    registry: str
-    repository: str
-    tag: str | None
-    url: str
-    digest: Digest
-    size: int
-    platform: Platform
-    config: Descriptor | None
-    layers: tuple[Layer, ...]
-    documents: tuple[Document, ...]
-    image_config: str
-    kind: str = LAYERS
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def reference(self) -> Reference:
-        """The chosen manifest as a reference, pinned by its digest."""
-        return Reference(registry=self.registry, repository=self.repository, tag=self.tag, digest=self.digest)
-
-    @property
-    def named(self) -> Digest:
-        """Digest of what the reference named, an index or the manifest: what pins it for any platform."""
-        last = self.documents[-1]
-        return next(item.descriptor.digest for item in self.documents if item is last or item.descriptor.media_type in MediaType.INDEXES)
-
-    def layer(self, digest: Digest) -> Layer:
-        """Return the layer with this digest. Raises DocumentError when there is none."""
-        for layer in self.layers:
-            if layer.blob.digest == digest:
-                return layer
-        raise DocumentError(f"{self.uri} has no layer {digest}")
-
-    def parsed_config(self) -> ImageConfig:
-        """Return the image config, read; the platform in it is the one that was decided. Raises DocumentError: a SIF has none."""
-        if self.kind == SIF:
-            raise DocumentError(f"{self.uri} is a SIF already: its environment and runscript are inside")
-        config = ImageConfig.parse(self.image_config.encode())
-        return config if config.platform is None else replace(config, platform=self.platform)
-
-    def json(self) -> dict[str, Any]:
-        """Return the object of manifest.json."""
-        return {
-            "uri": self.uri,
-            "client": self.client,
-            "registry": self.registry,
-            "repository": self.repository,
-            "tag": self.tag,
-            "url": self.url,
-            "digest": str(self.digest),
-            "size": self.size,
-            "platform": str(self.platform),
-            "kind": self.kind,
-            "config": self.config and self.config.json(),
-            "layers": [layer.json() for layer in self.layers],
-            "documents": [document.json() for document in self.documents],
-            "image_config": self.image_config,
-            **({"warnings": list(self.warnings)} if self.warnings else {}),
-        }
-
-    @classmethod
-    def parse(cls, value: dict[str, Any]) -> Resolved:
-        """Read the object of manifest.json; keys of other stages are passed over. Raises DocumentError."""
-        try:
-            os, architecture, *variant = value["platform"].split("/")
-            return cls(
-                **{name: value[name] for name in ("uri", "client", "registry", "repository", "tag", "url", "size", "image_config")},
-                digest=Digest(value["digest"]),
-                platform=Platform(os=os, architecture=architecture, variant=variant[0] if variant else None),
-                kind=value.get("kind", LAYERS),
-                warnings=tuple(map(str, value.get("warnings", ()))),
-                config=value["config"] and Descriptor.parse(value["config"], "config"),
-                layers=tuple(
-                    Layer(
-                        blob=Descriptor.parse(item, f"layers[{i}]", sized=False),
-                        diff_id=item["diff_id"] and Digest(item["diff_id"]),
-                    )
-                    for i, item in enumerate(value["layers"])
-                ),
-                documents=tuple(
-                    Document(descriptor=Descriptor.parse(item, f"documents[{i}]"), text=item["text"])
-                    for i, item in enumerate(value["documents"])
-                ),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DocumentError(f"manifest.json: {type(error).__name__} {error}", hint="remove that file") from None
-
-    @classmethod
-    def read(cls, path: Path) -> Resolved:
-        """Read manifest.json.
-
-        Raises:
-            StoreError: it can't be read.
-            DocumentError: it is damaged, or it records why the image could not be resolved; then the
-                message is that line.
-        """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise from_oserror(error, StoreError, "can't read") from error
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise DocumentError(f"{path} is damaged", hint="remove that file")
-        if "error" in value:
-            raise DocumentError(str(value["error"]))
-        return cls.parse(value)
-
-    def write(self, path: Path) -> None:
-        """Write manifest.json whole; equal images give equal bytes. Raises StoreError."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, (json.dumps(self.json(), indent=1) + "\n").encode())
-        except OSError as error:
-            raise from_oserror(error, StoreError, "can't write") from error
 
 
 def resolve(client: RegistryClient, reference: Reference, platform: Platform, store: Store, *, locked: Digest | None = None) -> Resolved:

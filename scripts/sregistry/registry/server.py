@@ -31,12 +31,13 @@ from typing import Any, TextIO
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from sregistry.errors import DocumentError, InvalidReference, RegistryError, SregistryError, StoreError
-from sregistry.oci.documents import Descriptor, Digest, parse_manifest
+from sregistry.oci.documents import Descriptor, Digest
 from sregistry.oci.json_fields import MAX_DOCUMENT
+from sregistry.oci.parse import parse_manifest
 from sregistry.oci.reference import Reference
 from sregistry.store.beneath import Root
 from sregistry.store.store import Store
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<target>[^/]+)")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sregistry import limits
 from sregistry.errors import DocumentError, RegistryError, TransferError, UnavailableError
+from sregistry.oci.address import Address, from_header
 from sregistry.oci.json_fields import listed, wrong
 from sregistry.oci.reference import Reference, is_repository, is_tag
 from sregistry.oci.versions import version
-from sregistry.registry.address import Address, from_header
 from sregistry.registry.client import PAGE
 from sregistry.registry.tokens import CATALOG
+from sregistry.system import limits
 
 if TYPE_CHECKING:
     from sregistry.registry.client import Page, RegistryClient

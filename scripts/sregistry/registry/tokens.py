@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlencode
 
 from sregistry.config.settings import ANY, RegistrySettings
 from sregistry.errors import AuthenticationError, RegistryError, UnavailableError
-from sregistry.registry.address import Address, from_header, host_of, is_loopback
+from sregistry.oci.address import Address, from_header, host_of, is_loopback
 from sregistry.registry.credentials import Credentials, IdentityToken, Keyring, Password, RegistryToken
 
 #: Stands for a repository where the registry's list of them is asked for: no repository has such a name.

@@ -27,8 +27,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.poolmanager import PoolManager
 
-from sregistry import limits
-from sregistry.registry.address import Address
+from sregistry.oci.address import Address
+from sregistry.system import limits
 
 if TYPE_CHECKING:
     import socket

@@ -1,1 +1,6 @@
-"""What a run leaves under results/: typed receipts, and what changed."""
+"""What stages leave in a working folder, for the stages after them and for people.
+
+```
+results/<key>/{manifest,metadata,sandbox,image,…}.json  ─▶ resolved, receipts          a stage that failed ─▶ failures
+```
+"""

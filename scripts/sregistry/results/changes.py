@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sregistry.oci.documents import Descriptor
-from sregistry.registry.resolve import Resolved
+from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
 
 #: The states of an image. `new` is one that nothing is known of from before.

@@ -1,1 +1,7 @@
-"""The stages of the pipeline as commands: one a rule, each can be run by hand."""
+"""The rules of the workflow as commands: one module a rule, each can be run by hand.
+
+```
+tags ─▶ manifest ─▶ layer ─▶ explode ─┐
+                └──▶ metadata ────────┴▶ sandbox ─▶ image ─▶ catalog          refresh: what changed since
+```
+"""

@@ -1,7 +1,7 @@
 """The stages as commands: one subcommand a rule, each of them can be run by hand.
 
 ```
-python -m sregistry.stage tags | targets | pattern | manifest | manifests | layer | explode | metadata | sandbox | image | catalog
+python -m sregistry.stages tags | targets | pattern | manifest | manifests | layer | explode | metadata | sandbox | image | catalog
                           change | tagchange | refresh
 ```
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from sregistry.errors import DigestMismatch, SregistryError, StoreError, UsageError, from_oserror, report
 from sregistry.system import logs
 from sregistry.system.heartbeat import say
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.catalog.occupant import Identity
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sregistry.image.merge import Sandbox
     from sregistry.layers.compression import Compression
     from sregistry.registry.client import RegistryClient
-    from sregistry.registry.resolve import Layer, Resolved
+    from sregistry.results.resolved import Layer, Resolved
     from sregistry.store.store import Store
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
@@ -169,14 +169,15 @@ def _change(options: argparse.Namespace) -> None:
     """Ask what a reference means now, and compare. Nothing of it is kept; a refusal is written down, and `refresh` reports it."""
     import tempfile
 
+    from sregistry.config import temporary
     from sregistry.config.secrets_file import overlay
     from sregistry.config.targets import locate
     from sregistry.oci.documents import Platform
-    from sregistry.registry.resolve import Resolved, resolve
+    from sregistry.registry.resolve import resolve
     from sregistry.results import receipts
     from sregistry.results.changes import Change
+    from sregistry.results.resolved import Resolved
     from sregistry.store.store import Store
-    from sregistry.system import temporary
 
     try:
         known = Resolved.read(options.pinned)
@@ -421,8 +422,8 @@ def _image(options: argparse.Namespace) -> None:
     from sregistry.catalog.occupant import Identity
     from sregistry.image.merge import Sandbox
     from sregistry.image.metadata import sif_objects
-    from sregistry.registry.resolve import SIF
     from sregistry.results import receipts
+    from sregistry.results.resolved import SIF
     from sregistry.stages.remake import Sources, repairing
 
     resolved = _resolved(options.manifest)
@@ -471,8 +472,8 @@ def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, A
         from sregistry.image.assemble import build
 
         return build(sandbox, **wanted)
+    from sregistry.config import temporary
     from sregistry.image import other_builders
-    from sregistry.system import temporary
     from sregistry.system.cores import usable
 
     return other_builders.build(
@@ -515,8 +516,8 @@ def _catalog(options: argparse.Namespace) -> None:
     from sregistry.catalog.record import record
     from sregistry.errors import ImageError
     from sregistry.oci.json_fields import load_json
-    from sregistry.registry.resolve import SIF
     from sregistry.results import receipts
+    from sregistry.results.resolved import SIF
 
     resolved, image = _resolved(options.manifest), receipts.read(options.image)
     if receipts.stale(image):
@@ -558,8 +559,8 @@ def _rated(size: int, start: float) -> str:
 
 def _resolved(path: Path) -> Resolved:
     """Read manifest.json; one that only says why there is none is discarded, so that the next run asks again."""
-    from sregistry.registry.resolve import Resolved
     from sregistry.results import receipts
+    from sregistry.results.resolved import Resolved
 
     try:
         return Resolved.read(path)
@@ -572,8 +573,8 @@ def _resolved(path: Path) -> Resolved:
 
 
 def _store(options: argparse.Namespace) -> Store:
-    from sregistry.config import trust
     from sregistry.config.settings import store_root
+    from sregistry.store import trust
     from sregistry.store.store import Store
 
     return Store(store_root(options.cache), options.cache_from, trust.users(options.trust))
@@ -610,7 +611,7 @@ def _epoch() -> int | None:
 
 @cache
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sregistry.stage", description="One stage of the pipeline.")
+    parser = argparse.ArgumentParser(prog="python -m sregistry.stages", description="One stage of the pipeline.")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
 
     cache = argparse.ArgumentParser(add_help=False)
@@ -723,7 +724,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
+def program() -> int:
+    """Run as a process of its own, and return its exit code."""
     import gc
     import signal
 
@@ -733,4 +735,8 @@ if __name__ == "__main__":
     gc.set_threshold(100_000)
     code = main()
     gc.freeze()
-    sys.exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(program())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sregistry.errors import SregistryError
 from sregistry.image.metadata import environment_tar
+from sregistry.layers import verify
 from sregistry.layers.compression import Compression
 from sregistry.layers.explode import explode, explode_tar
 from sregistry.layers.index import DamagedLayer
@@ -28,7 +29,7 @@ from sregistry.system.cores import usable
 from sregistry.system.heartbeat import say
 
 if TYPE_CHECKING:
-    from sregistry.registry.resolve import Resolved
+    from sregistry.results.resolved import Resolved
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class Sources:
         if store.root in damaged.folder.parents:
             with store.lock(exploded.lock(variant, diff_id)), contextlib.suppress(OSError):
                 # Somebody else may have made it anew meanwhile.
-                if exploded.owned(store, damaged.folder) and exploded.wrong(damaged.folder):
+                if verify.owned(store, damaged.folder) and verify.wrong(damaged.folder):
                     exploded.discard(store, damaged.folder)
         made = self._explode(number, store, diff_id, Compression.named(variant))
         found = Path(made["path"]), bytes.fromhex(made["index"])

@@ -31,7 +31,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sregistry import limits
 from sregistry.errors import SregistryError, StoreError
 from sregistry.oci.documents import Descriptor, Digest
 from sregistry.oci.json_fields import MAX_DOCUMENT
@@ -39,6 +38,7 @@ from sregistry.store import exploded
 from sregistry.store.beneath import Foreign, kind
 from sregistry.store.store import WORKSPACE, Store
 from sregistry.store.survey import Object, members, objects, survey
+from sregistry.system import limits
 from sregistry.system.locks import abandoned
 
 #: Seconds after which what is left of a transfer or a job counts as forgotten.
@@ -50,6 +50,8 @@ _WORK = re.compile(r"work-[0-9a-z_]+")
 _INGEST = re.compile(r"(?:sha256|sha512)-[0-9a-f]+(?:\.u[0-9]+(?:\.[0-9a-f]+)?)?\.partial|\.[^/]+\.[0-9a-z_]{8,16}|\.now-[0-9a-f]+")
 
 Say = Callable[[str], None]
+#: What is wrong with the exploded layer in a folder.
+WrongLayer = Callable[[Path], str | None]
 
 
 # -- leases
@@ -142,10 +144,11 @@ class Finding:
         return {"what": self.what, "path": str(self.path), "repaired": self.repaired}
 
 
-def check(store: Store, *, dry_run: bool = False, say: Say = lambda _: None) -> list[Finding]:
+def check(store: Store, *, wrong_layer: WrongLayer, dry_run: bool = False, say: Say = lambda _: None) -> list[Finding]:
     """Check all objects of the store, and remove what is not what it should be.
 
     Args:
+        wrong_layer: says what is wrong with an exploded layer in a folder, None for a sound one (`layers.verify.wrong`).
         dry_run: only tell.
         say: is given a line for every object, when it is done.
 
@@ -158,7 +161,7 @@ def check(store: Store, *, dry_run: bool = False, say: Say = lambda _: None) -> 
     dry_run = dry_run or not (store.files.is_folder("locks") or _missing(store, "locks"))
 
     def judge(item: Object) -> tuple[Object, str | None]:
-        return item, _wrong_layer(item.path) if item.folder else _wrong_blob(store, item)
+        return item, _wrong(store, item, wrong_layer)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for item, wrong in pool.map(judge, every):
@@ -195,6 +198,13 @@ def _foreign(store: Store, path: Path, what: str) -> Finding:
     return Finding(what=f"{store.files.name(path)}: {what}: none of the store's", path=path, repaired=False)
 
 
+def _wrong(store: Store, item: Object, wrong_layer: WrongLayer) -> str | None:
+    if not item.folder:
+        return _wrong_blob(store, item)
+    # Those of earlier versions have no digests, and are used by nobody.
+    return wrong_layer(item.path) if exploded.current(item.path.parent.name) else None
+
+
 def _wrong_blob(store: Store, item: Object) -> str | None:
     algorithm, _, digits = item.name.partition(":")
     try:
@@ -203,11 +213,6 @@ def _wrong_blob(store: Store, item: Object) -> str | None:
     except OSError as error:
         return f"can't be read ({error.strerror or error})"
     return None if found == digits else "its bytes are others"
-
-
-def _wrong_layer(folder: Path) -> str | None:
-    """Say what is wrong with an exploded layer; those of earlier versions have no digests, and are used by nobody."""
-    return exploded.wrong(folder) if exploded.current(folder.parent.name) else None
 
 
 def _check_names(store: Store, *, dry_run: bool) -> Iterator[Finding]:

@@ -33,16 +33,13 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sregistry import limits
 from sregistry.errors import DigestMismatch, DocumentError, StoreError, from_oserror
 from sregistry.oci.documents import Descriptor, Digest
 from sregistry.store.beneath import Foreign, Root
+from sregistry.system import limits
 from sregistry.system.locks import lease
-
-if TYPE_CHECKING:
-    from sregistry.store.partial_blob import Ingest
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -139,12 +136,6 @@ class Store:
             return self.blob(digest).read_bytes() == data
         except OSError:
             return False
-
-    def ingest(self, digest: Digest, size: int | None = None) -> Ingest:
-        """Return a context that takes a large blob's bytes, verifies and publishes; for who holds the digest's lock."""
-        from sregistry.store.partial_blob import Ingest
-
-        return Ingest(self, digest, size)
 
     def received(self, digest: Digest) -> int | None:
         """Return how many bytes of a blob have come that is on its way, to whomever; None where none is."""

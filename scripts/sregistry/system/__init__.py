@@ -1,1 +1,6 @@
-"""The machine: locks, programs, cores, temporary folders, logs."""
+"""What every process needs of its machine: locks, signals, cores, logs, units and limits.
+
+```
+locks ── signals          heartbeat ─▶ files ─▶ progress of a pull          logs ─▶ stderr
+```
+"""

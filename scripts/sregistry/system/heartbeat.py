@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 #: The variable that names the folder.
 VARIABLE = "SREGISTRY_PULSE"

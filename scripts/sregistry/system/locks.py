@@ -28,8 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sregistry import limits
-from sregistry.system import signals
+from sregistry.system import limits, signals
 
 #: Seconds without a sign of life after which an owner on another machine counts as dead.
 LEASE = 60.0

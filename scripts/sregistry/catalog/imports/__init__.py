@@ -1,1 +1,6 @@
-"""Records that are taken in: of other catalogs, of folders, of the original's database."""
+"""Records taken from elsewhere.
+
+```
+another catalog ─▶ records      a folder of images ─▶ folder      the database of the original sregistry ─▶ original_database
+```
+"""

@@ -28,7 +28,7 @@ from sregistry.catalog.imports.records import Skipped
 from sregistry.catalog.record import TIME, Record
 from sregistry.errors import ImageError, InvalidReference, SregistryError, UsageError, from_oserror
 from sregistry.oci.reference import DEFAULT_TAG, Reference
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 _MAGIC = b"SQLite format 3\0"
 #: What SQLite may leave beside a database, which belongs to it.

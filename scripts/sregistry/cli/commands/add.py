@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sregistry.cli.commands import open_client
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

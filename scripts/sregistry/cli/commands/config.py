@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

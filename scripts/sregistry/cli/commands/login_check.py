@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.cli.commands import open_client
 from sregistry.cli.commands.completion import add_uri
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sregistry.cli.commands import open_client
-from sregistry.system.terminal import printable, result
+from sregistry.terminal import printable, result
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

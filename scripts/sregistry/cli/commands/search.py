@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.cli.commands import open_client
 from sregistry.system import units
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sregistry.system import units
-from sregistry.system.terminal import printable
+from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.cli.commands import Commands
@@ -60,6 +60,7 @@ def _store(options: argparse.Namespace) -> Store:
 
 def _check(options: argparse.Namespace) -> int:
     """Check a store; 1 if something is wrong and stays so."""
+    from sregistry.layers import verify
     from sregistry.store import maintenance
 
     store = _store(options)
@@ -71,7 +72,7 @@ def _check(options: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{count} objects\x1b[K", end="", file=sys.stderr, flush=True)
 
-    findings = maintenance.check(store, dry_run=options.dry_run, say=say)
+    findings = maintenance.check(store, wrong_layer=verify.wrong, dry_run=options.dry_run, say=say)
     if count and sys.stderr.isatty():
         print(file=sys.stderr)
     if options.json:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from itertools import accumulate, compress, count
 from operator import add
 
-from sregistry import limits
 from sregistry.errors import ImageError
 from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs import format as f
@@ -26,6 +25,7 @@ from sregistry.image.squashfs.attributes import Attributes
 from sregistry.image.squashfs.layout import Layout
 from sregistry.layers.index import Index, little
 from sregistry.layers.tar_reader import Kind
+from sregistry.system import limits
 
 _LOW = 0xFFFFFFFF
 IS_DIRECTORY = bytes(kind == Kind.DIRECTORY for kind in range(256))

@@ -15,8 +15,9 @@ import struct
 import zlib
 from typing import BinaryIO
 
-from sregistry.errors import ImageError
+from sregistry.errors import ImageError, LayerError
 from sregistry.image.squashfs import format as f
+from sregistry.layers.compression import Codec, decoder
 
 _DIRECTORY, _FILE = 1, 2
 #: Bytes of a listing, of a file, and of a block that are read at most.
@@ -150,11 +151,9 @@ class _Reader:
         if self._super.compressor == _XZ:
             return lzma.LZMADecompressor().decompress(data, most)
         if self._super.compressor == _ZSTD:
-            import zstandard
-
             try:
-                return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
-            except zstandard.ZstdError as error:
+                return decoder(Codec.ZSTD)(data, most)
+            except LayerError as error:
                 raise ImageError(f"no whole squashfs: {error}") from error
         raise _Unsupported
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import struct
 from array import array
 
-from sregistry import limits
 from sregistry.errors import ImageError
 from sregistry.image.squashfs import format as f
 from sregistry.layers.compression import Encoder
+from sregistry.system import limits
 
 _HEADER = struct.Struct("<H")
 #: A place is a block's number << SHIFT | an offset in it.

@@ -1,1 +1,6 @@
-"""The report of a run: pages for `snakemake --report`."""
+"""The pages for `snakemake --report`.
+
+```
+results, logs, benchmarks ─▶ data ─▶ pages ─▶ templates/*.html
+```
+"""

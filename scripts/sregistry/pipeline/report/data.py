@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sregistry.errors import SregistryError
-from sregistry.registry.resolve import Resolved
 from sregistry.results import receipts
+from sregistry.results.resolved import Resolved
 
 #: The stages that have jobs, in the order of the data.
 STAGES = ("tags", "targets", "manifest", "manifests", "layer", "explode", "metadata", "sandbox", "image", "catalog")

@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sregistry.config import temporary
+from sregistry.config.registries import without_secrets
 from sregistry.errors import ImageError
-from sregistry.system import signals, temporary
-from sregistry.system.terminal import printable
+from sregistry.system import signals
+from sregistry.terminal import printable
 
 #: Builder → the names its program goes by, the first that is there is taken, and how to get one.
 _PROGRAMS = {
@@ -134,8 +136,6 @@ def _last_words(text: str) -> str:
 
 def _environment() -> dict[str, str]:
     """The environment but for sregistry's own variables, tokens and passwords, and what sets times in images."""
-    from sregistry.registry.credentials import without_secrets
-
     return {name: value for name, value in without_secrets(os.environ).items() if name != "SOURCE_DATE_EPOCH"}
 
 

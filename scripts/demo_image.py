@@ -1,4 +1,4 @@
-"""A demo image for this host, made of the host's own programs: `python -m sregistry.demo DIR`.
+"""A demo image for this host, made of the host's own programs: `python scripts/demo_image.py DIR`.
 
 ```
 layer 1   bin/{sh,cat,…} and their libraries, etc/{passwd,group,os-release}, tmp
@@ -156,7 +156,7 @@ def programs(search: str = SEARCH) -> list[Member]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the image, say its name and digest, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sregistry.demo", description="Make a demo image for this host.")
+    parser = argparse.ArgumentParser(prog="demo_image.py", description="Make a demo image for this host.")
     parser.add_argument("directory", type=Path, metavar="DIR", help="OCI image layout to write; made if missing")
     directory = parser.parse_args(arguments).directory
     try:

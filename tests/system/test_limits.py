@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sregistry import limits
+from sregistry.system import limits
 
 TOP = Path(__file__).resolve().parent.parent
 SOURCE = TOP / "scripts/sregistry"
