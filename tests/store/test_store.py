@@ -170,6 +170,7 @@ def test_what_another_user_has_received_is_left_to_him(tmp_path: Path, mode: int
 import os, sys
 from pathlib import Path
 from sregistry.oci.documents import Digest
+from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 store, data = Store(Path("store")), b"some blob"

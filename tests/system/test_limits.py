@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sregistry.system import limits
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 SOURCE = TOP / "scripts/sregistry"
 
 
 def table() -> list[str]:
     """Return the rows that the module's constants and their comments make."""
-    text = (SOURCE / "limits.py").read_text()
+    text = Path(limits.__file__).read_text()
     found = re.findall(r"((?:^#: .*\n)+)^([A-Z_]+) = ", text, re.MULTILINE)
     assert [name for _, name in found] == [name for name in vars(limits) if name.isupper()], "each has a comment that begins with its unit"
     rows = []

@@ -231,12 +231,12 @@ def test_a_lock_that_can_t_be_read_is_held_while_it_is_touched(tmp_path: Path) -
     code = """
 import os, sys
 from pathlib import Path
-from sregistry import lease
+from sregistry.system import locks
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-lease.LEASE = 0.3
-with lease.lease(Path("lock"), wait=False) as held:
+locks.LEASE = 0.3
+with locks.lease(Path("lock"), wait=False) as held:
     print(held)
-with lease.lease(Path("lock")) as held:
+with locks.lease(Path("lock")) as held:
     print(held)
 """
     (tmp_path / "lock").write_text("")

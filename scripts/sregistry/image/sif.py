@@ -37,7 +37,7 @@ ALIGNMENT = 4096
 _TABLE_OFFSET = 4096
 #: Group 1, which all objects are in (§3): the mask tells groups from ids.
 _GROUP = 0xF0000001
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "sregistry.image.assemble")
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "sregistry.image")
 
 
 class DataType(IntEnum):
