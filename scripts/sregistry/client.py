@@ -128,12 +128,12 @@ class Client:
         """Say on stderr which client and catalog are used."""
         print(f"[client|{self.settings.client}] [database|{self.catalog.path}]", file=sys.stderr)
 
-    def images(self, query: Iterable[str] = (), *, where: str | None = None) -> list[Container]:
+    def images(self, query: Iterable[str] = (), *, where: str | Sequence[str] | None = None) -> list[Container]:
         """Return the records in whose client and uri all words of *query* occur, oldest first.
 
         Args:
             query: words, in any case.
-            where: a filter that they must satisfy too, such as ``cuda>=12.4`` (catalog/filters.py).
+            where: a filter that they must satisfy too, such as ``cuda>=12.4`` (catalog/filters.py), or several.
 
         Raises:
             CatalogError: the catalog can't be read.
@@ -147,8 +147,9 @@ class Client:
         from sregistry.catalog.filters import parse
 
         words = [word.lower() for word in query]
-        satisfies = parse(where) if where is not None else lambda record: True
-        found = (r for r in self.catalog.records() if all(word in f"{r.client}://{r.label}".lower() for word in words) and satisfies(r))
+        filters = [parse(text) for text in ([where] if isinstance(where, str) else where or ())]
+        found = (r for r in self.catalog.records() if all(word in f"{r.client}://{r.label}".lower() for word in words))
+        found = (record for record in found if all(satisfies(record) for satisfies in filters))
         return [Container.of(record, self.catalog) for record in found]
 
     def find(self, uri: str, *, platform: str | None = None, format: str | None = None) -> Container:

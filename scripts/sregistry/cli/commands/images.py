@@ -1,4 +1,4 @@
-"""`sregistry images [QUERY …] [--where EXPR] [--json]`: the records, oldest first.
+"""`sregistry images [QUERY …] [--where EXPR …] [--json]`: the records, oldest first.
 
 `sregistry images --check [--deep]` looks after their files.
 """
@@ -16,7 +16,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the parser."""
     command.description = "List the images on record, oldest first."
     command.add_argument("query", nargs="*", metavar="QUERY", help="words that client or uri must hold")
-    command.add_argument("--where", metavar="EXPR", help="a filter, such as 'cuda>=12.4 and size<10G'")
+    command.add_argument(
+        "--where", action="append", metavar="EXPR", help="a filter, such as 'cuda>=12.4 and size<10G'; of several, all must hold"
+    )
     add_json(command, "all that is known, as JSON")
     command.add_argument("--check", action="store_true", help="list those whose files are gone or changed; then the exit code is 1")
     command.add_argument("--deep", action="store_true", help="with --check: compare SHA-256, not only sizes")
