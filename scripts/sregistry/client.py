@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record
 from sregistry.catalog.record import record as new_record
+from sregistry.config import options
 from sregistry.config.own_config import foreign, load_local
 from sregistry.config.secrets_file import overlay
 from sregistry.config.settings import UNVERIFIED, RegistrySettings, Settings, registry, unverified
-from sregistry.config.settings import platform as parse_platform
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, PullError, SregistryError, UsageError
 from sregistry.oci.reference import Reference, split_scheme
 from sregistry.store.store import Store
@@ -566,7 +566,7 @@ class Client:
 
         if self._all_settings().disable:
             raise ConfigError("SREGISTRY_DISABLE is set: nothing is recorded", hint="unset it")
-        wanted = parse_platform(platform, "platform") if platform else self.settings.platform
+        wanted = options.platform(platform, "platform") if platform else self.settings.platform
         settings, reference = locate(uri, self.settings.client, overlay(self._environ))
         if reference.version:
             raise InvalidReference(f"{uri!r} names one build of an image, which no registry has", hint="leave out what follows '@'")

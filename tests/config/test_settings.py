@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from sregistry.config.filename import FORMATS
+from sregistry.config.options import DEFAULTS, flag
 from sregistry.config.own_config import foreign, load_local, load_own
 from sregistry.config.requested import entries
-from sregistry.config.settings import DEFAULTS, RegistrySettings, Settings, clients, flag, from_file, registry
+from sregistry.config.settings import RegistrySettings, Settings, clients, from_file, registry
 from sregistry.config.targets import Target, locate, targets
 from sregistry.errors import ConfigError, InvalidReference, SregistryError
 from sregistry.layers.compression import Compression

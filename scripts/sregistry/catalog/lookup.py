@@ -29,7 +29,8 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.occupant import canonical
 from sregistry.catalog.record import Record
 from sregistry.config.filename import FORMATS
-from sregistry.config.settings import Settings, clients, platform
+from sregistry.config.options import platform
+from sregistry.config.settings import Settings, clients
 from sregistry.config.targets import locate
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, UsageError
 from sregistry.oci.documents import Platform

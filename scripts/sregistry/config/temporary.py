@@ -24,7 +24,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sregistry.config.settings import TMPDIR, Settings, folder
+from sregistry.config.options import TMPDIR, folder
+from sregistry.config.settings import Settings
 from sregistry.errors import StoreError, from_oserror
 
 
