@@ -278,6 +278,7 @@ OPTIONS = (
         name="layer_limit",
         help="size that one layer may have uncompressed, holes of sparse files counted; or such as `10G` (10·10⁹) or `10GiB` (10·2³⁰)",
         default=limits.LAYER,
+        otherwise=f"`{limits.LAYER}`, 1 TiB",
         unit="bytes",
         read=size,
         schema={"type": ["integer", "string", "null"]},
