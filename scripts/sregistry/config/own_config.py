@@ -22,10 +22,9 @@ def load_own(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     try:
         return Settings.load(file=keys, environ=environ)
     except ConfigError as error:
-        from sregistry.config.yaml_lines import Marks
+        from sregistry.config.yaml_lines import Marks, blamed
 
-        place = Marks([CONFIG], keys).find(tuple(error.message.partition(":")[0].split(".")))
-        raise ConfigError(f"{place}: {error.message}" if place else error.message, hint=error.hint) from None
+        raise blamed(error, Marks([CONFIG], keys)) from None
 
 
 def load_local(environ: Mapping[str, str]) -> tuple[Settings, ConfigError | None]:

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 from sregistry.config.filename import Template
 from sregistry.config.options import BY_NAME, DISABLE, NOVERIFY, OPTIONS, PLATFORM, flag
-from sregistry.config.registries import is_host, owners, rows, variable, withheld
+from sregistry.config.registries import owners, rows, variable, withheld
 from sregistry.errors import ConfigError
 from sregistry.layers.compression import Compression
 from sregistry.oci.address import is_loopback
 from sregistry.oci.platforms import Platform
+from sregistry.oci.reference import is_host
 from sregistry.system.logs import warn
 
 #: The file of the folder that a command runs in.
@@ -262,7 +263,7 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
 
 def from_file(path: Path = CONFIG) -> dict[str, Any]:
     """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML, with file and line."""
-    import yaml
+    from sregistry.config.yaml_lines import read_yaml
 
     try:
         data = path.read_bytes()
@@ -270,12 +271,7 @@ def from_file(path: Path = CONFIG) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    try:
-        keys = yaml.safe_load(data) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        why = getattr(error, "problem", None) or "characters that are no text"
-        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: this is no YAML: {why}") from None
+    keys = read_yaml(data, path) or {}
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: expected `key: value` lines")
     return keys

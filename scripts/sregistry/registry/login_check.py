@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sregistry.config.registries import is_host
 from sregistry.config.settings import RegistrySettings, client_of, clients, registry
 from sregistry.config.targets import locate
 from sregistry.errors import ConfigError, RegistryError
+from sregistry.oci.reference import is_host
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.credentials import KINDS, Credentials, Keyring
 from sregistry.registry.http import Patience
