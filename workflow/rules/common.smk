@@ -32,7 +32,7 @@ try:
     from sregistry import errors
     from sregistry._version import __version__
     from sregistry.store import trust
-    from sregistry.config import plan as configuration, own_config, secrets_file as secrets, settings
+    from sregistry.config import plan as configuration, options, own_config, secrets_file as secrets, settings
     from sregistry.config import temporary as scratch
     from sregistry.image import programs as program
     from sregistry.system import cores, logs as messages, heartbeat as pulse
@@ -105,7 +105,7 @@ PYTHON = Unwatched(f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH 
 
 try:
     messages.set_up(os.environ)
-    settings.folder(Path.cwd(), "the working folder")
+    options.folder(Path.cwd(), "the working folder")
     PLAN = configuration.plan(
         config,
         overrides=workflow.config_settings.overwrite_config,

@@ -155,6 +155,17 @@ class Lookup:
         return CatalogError(f"{text}: no such image in {self.catalog.path}", hint=_HINT)
 
 
+def named(text: str, record: Record, client: str, environ: Mapping[str, str]) -> Reference:
+    """Read a name that an image is to get, as *client* means it. Raises UsageError: it says another registry than the image's."""
+    owner, reference = locate(text, client, environ)
+    scheme, rest = split_scheme(text)
+    says = scheme is not None or _has_host(rest)
+    if says and record.registry and canonical(record.registry) != canonical(owner.base):
+        hint = "leave the registry out of the new name"
+        raise UsageError(f"{text!r} is a name at {owner.base}, and {record.uri} is an image of {record.registry}", hint=hint)
+    return reference
+
+
 @dataclass(frozen=True, slots=True)
 class _Named:
     """The records with a name, those among them that are of another registry than the name means, and what it means."""
