@@ -122,7 +122,7 @@ class Summary:
                     self._begin = os.fstat(file.fileno()).st_mtime_ns
             except OSError as error:
                 raise from_oserror(error, StoreError, "can't write") from error
-            self._tags = plan.pinned(self._results)
+            self._tags = pinned.tags(plan, self._folders)
             if plan.settings.locked is None:
                 self._locked()  # what it can't be added to is told before anything is done
 
@@ -193,7 +193,7 @@ class Summary:
         if self._plan is None or self._plan.settings.locked is not None:
             return
         images = [(target, found.named) for target in self._targets if (found := manifests[target.key]) is not None]
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._folders)
         lists = [(pattern, tags[pattern.key]) for pattern in self._plan.patterns if tags.get(pattern.key)]
         if not images and not lists:
             return
@@ -236,7 +236,7 @@ class Summary:
     def _lists(self, failed_patterns: Mapping[str, str], *, failed: bool) -> list[dict[str, Any]]:
         """Return what became of the patterns."""
         assert self._plan is not None
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._folders)
         rows = []
         for pattern in self._plan.patterns:
             found, before = tags.get(pattern.key), self._tags.get(pattern.key)
