@@ -26,7 +26,7 @@ def read(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise from_oserror(error, StoreError, "can't read") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: {error}", hint="remove that file") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} is damaged: no JSON object", hint="remove that file")
@@ -79,6 +79,15 @@ def _held(item: dict[str, Any]) -> bool:
         and item.get("mtime_ns") in (None, found.st_mtime_ns)
         and item.get("inode") in (None, found.st_ino)
     )
+
+
+def pinned(path: Path) -> str | None:
+    """Return the text that an earlier run wrote to *path*, even if a failed refresh came since; None: there is none."""
+    try:
+        value = read(path)
+        return value.get("pinned") if "error" in value else path.read_text()
+    except (SregistryError, OSError):
+        return None
 
 
 def discard(path: Path, value: dict[str, Any]) -> None:

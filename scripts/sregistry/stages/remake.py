@@ -26,7 +26,7 @@ from sregistry.results import receipts
 from sregistry.store import exploded
 from sregistry.store.store import Store
 from sregistry.system.cores import usable
-from sregistry.system.heartbeat import say
+from sregistry.system.heartbeat import tell_user
 
 if TYPE_CHECKING:
     from sregistry.results.resolved import Resolved
@@ -64,7 +64,7 @@ class Sources:
                     exploded.discard(store, damaged.folder)
         made = self._explode(number, store, diff_id, Compression.named(variant))
         found = Path(made["path"]), bytes.fromhex(made["index"])
-        say(f"warning: {damaged.message}; it was made anew")
+        tell_user(f"warning: {damaged.message}; it was made anew")
         return found
 
     def _explode(self, number: int, store: Store, diff_id: Digest, compression: Compression) -> dict[str, Any]:

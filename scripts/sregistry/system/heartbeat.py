@@ -1,4 +1,4 @@
-"""What a running stage tells of itself, for who watches: how far it is, and what it has to say.
+"""What a running stage tells of itself, for who watches: how far it is, and what it has to tell_user.
 
 ```
 <folder>/explode-<algorithm>-<hex>   the position in its input: bytes, as text, rewritten in place
@@ -30,7 +30,7 @@ _INTERVAL = 0.2
 _DIGITS = 20
 
 
-def say(line: str) -> None:
+def tell_user(line: str) -> None:
     """Print a line for the user, or hand it to who watches."""
     line = printable(line)
     folder = os.environ.get(VARIABLE)
@@ -42,7 +42,7 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def beating(name: str, file: IO[bytes]) -> Iterator[None]:
+def publish_position(name: str, file: IO[bytes]) -> Iterator[None]:
     """Publish under *name* where *file* is being read, by a thread of its own: who reads it does not notice."""
     folder = os.environ.get(VARIABLE)
     stop = threading.Event()
