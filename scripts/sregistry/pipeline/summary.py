@@ -27,8 +27,10 @@ from sregistry.config.lock_file import Lock
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.pipeline import pinned
 from sregistry.results import receipts
 from sregistry.results.changes import Change, size, table, told
+from sregistry.results.paths import Results
 from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
 from sregistry.system import logs as messages
@@ -122,7 +124,7 @@ class Summary:
                     self._begin = os.fstat(file.fileno()).st_mtime_ns
             except OSError as error:
                 raise from_oserror(error, StoreError, "can't write") from error
-            self._tags = pinned.tags(plan, self._folders)
+            self._tags = pinned.tags(plan, Results(self._results.parent))
             if plan.settings.locked is None:
                 self._locked()  # what it can't be added to is told before anything is done
 
@@ -193,7 +195,7 @@ class Summary:
         if self._plan is None or self._plan.settings.locked is not None:
             return
         images = [(target, found.named) for target in self._targets if (found := manifests[target.key]) is not None]
-        tags = pinned.tags(self._plan, self._folders)
+        tags = pinned.tags(self._plan, Results(self._results.parent))
         lists = [(pattern, tags[pattern.key]) for pattern in self._plan.patterns if tags.get(pattern.key)]
         if not images and not lists:
             return
@@ -236,7 +238,7 @@ class Summary:
     def _lists(self, failed_patterns: Mapping[str, str], *, failed: bool) -> list[dict[str, Any]]:
         """Return what became of the patterns."""
         assert self._plan is not None
-        tags = pinned.tags(self._plan, self._folders)
+        tags = pinned.tags(self._plan, Results(self._results.parent))
         rows = []
         for pattern in self._plan.patterns:
             found, before = tags.get(pattern.key), self._tags.get(pattern.key)

@@ -47,6 +47,16 @@ LOG = "logs/{rule}/{name}.log"
 BENCHMARK = "benchmarks/{rule}/{name}.tsv"
 
 
+def log(rule: str, name: str) -> str:
+    """Return the log of a rule's jobs; *name* may have wildcards."""
+    return LOG.replace("{rule}", rule).replace("{name}", name)
+
+
+def benchmark(rule: str, name: str) -> str:
+    """Return the benchmark of a rule's jobs; *name* may have wildcards."""
+    return BENCHMARK.replace("{rule}", rule).replace("{name}", name)
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """The working folder *top*, or the folder in it that a module's `prefix` names."""
@@ -58,6 +68,6 @@ class Results:
         """The folder of all receipts."""
         return self.top / RESULTS
 
-    def at(self, pattern: str, **wildcards: object) -> Path:
+    def at(self, pattern: str, /, **wildcards: object) -> Path:
         """Return the path that a pattern of this module means."""
         return self.top / pattern.format(**wildcards)
