@@ -9,37 +9,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sregistry.catalog.catalog import Catalog
-from sregistry.catalog.rebuild import made, rebuild
-from sregistry.catalog.record import Record
+from sregistry.catalog.rebuild import rebuild
 from sregistry.errors import CatalogError, ConfigError
-from sregistry.layers.compression import Codec, Compression
 from sregistry.registry.server import serve
 from sregistry.store.store import Store
-from tests.catalog import test_catalog
 from tests.support.images import Layout, layer
+from tests.support.records import recorded
 from tests.support.tarball import file
 
 ROOT = Path(__file__).parents[2]
-
-
-def recorded(**fields: Any) -> Record:
-    how = made(
-        client="nvidia",
-        platform="linux/amd64",
-        format="sif",
-        builder="native",
-        docker_cmd=True,
-        compression=Compression(codec=Codec.ZSTD),
-        path=Path("/images/it's a name.sif"),
-    )
-    return replace(test_catalog.made(image="/some images/it's a name.sif", made=how), **fields)
 
 
 @pytest.mark.parametrize("name", ["nvidia/tensorflow:17.11", "lab/mine:2"], ids=["", "renamed"])
