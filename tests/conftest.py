@@ -11,7 +11,7 @@ import platform
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from tests.support import images
+from tests.support.place import Place, opened
 
 #: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -99,3 +100,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def layout(tmp_path_factory: pytest.TempPathFactory) -> images.Layout:
     """Return all test images in an OCI image layout."""
     return images.build(tmp_path_factory.mktemp("images") / "layout")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Return a place for whole runs of the workflow, and a registry with one image."""
+    with opened(tmp_path) as place:
+        yield place

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import pytest
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.rebuild import rebuild
 from sregistry.errors import CatalogError, ConfigError
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
 from tests.support.records import recorded
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 ROOT = Path(__file__).parents[2]
@@ -87,12 +85,8 @@ def registry(tmp_path: Path) -> Iterator[str]:
     layout = Layout(tmp_path / "layout")
     config = {"Env": ["CUDA_VERSION=12.4.1", "NVIDIA_REQUIRE_CUDA=cuda>=12.4"], "Labels": {"maintainer": "a person"}, "Cmd": ["/one"]}
     layout.tag("demo/one:1", layout.image([layer([file(b"one", b"1")])], config))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         yield server.address
-        server.shutdown()
-        thread.join()
 
 
 def test_the_pipeline_takes_it(tmp_path: Path, registry: str) -> None:

@@ -37,11 +37,6 @@ def serving(layout: Layout | Store, *, log: TextIO | None = None) -> Iterator[Se
         yield server
 
 
-def settings(host: str, **more: str) -> dict[str, str]:
-    """Return the variables that make HOST:PORT the registry of NVIDIA's client, over HTTP."""
-    return {"SREGISTRY_NVIDIA_BASE": host, "SREGISTRY_NVIDIA_NOHTTPS": "yes", **more}
-
-
 def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Send a path as it is, unlike requests, which tidies it up."""
     connection = http.client.HTTPConnection(server.address, timeout=5)
