@@ -177,7 +177,7 @@ def test_a_tmpdir_that_cant_be_made(tmp_path: Path) -> None:
 def test_programs_keep_their_last_words_in_tmpdir(tmp_path: Path) -> None:
     """What a builder's program says is collected in a file without a name: its folder tells."""
     folder = tmp_path / "tmp"
-    code = "import sys; from sregistry import program; print(program.run(sys.argv[1:]))"
+    code = "import sys; from sregistry.image import programs; print(programs.run(sys.argv[1:]))"
     seen = f'readlink /proc/self/fd/2 >"{tmp_path}/said"'
     environ = {**os.environ, "SREGISTRY_TMPDIR": str(folder)}
     subprocess.run([sys.executable, "-c", code, "sh", "-c", seen], env=environ, check=True, capture_output=True)
