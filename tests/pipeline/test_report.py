@@ -22,14 +22,11 @@ from sregistry.pipeline.report import data as overview
 from sregistry.pipeline.report import pages
 from sregistry.pipeline.report.data import Asked, Image, Job, Missing, Overview
 from tests.support.images import layer
+from tests.support.place import Place
+from tests.support.snakemake import NOTHING
 from tests.support.tarball import file
 
-# The fixture place is used by name.
-from tests.workflow.test_workflow import NOTHING, Place, place
-
 pytestmark = pytest.mark.once("pages are looked at")
-
-__all__ = ["place"]
 
 TOKEN = "s3cr3t-t0ken-0f-the-registry"
 #: axe-core, which the package brings.

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from sregistry.errors import (
     TransferError,
     UnavailableError,
 )
-from sregistry.registry.server import serve
 from sregistry.results import failures, receipts
 from sregistry.stages.__main__ import main
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 WORDS = ["--codec", "gzip", "--level", "default", "--block-size", "131072"]
@@ -42,16 +40,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     layout = Layout(tmp_path / "layout")
     shared = layer([file(b"shared", b"shared")])
     layout.tag("demo/one:1", layout.image([shared, layer([file(b"own", b"own")]), shared], {"Cmd": ["/own"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", server.address)
         monkeypatch.setenv("SREGISTRY_NVIDIA_NOHTTPS", "yes")
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
         monkeypatch.chdir(tmp_path)
         yield tmp_path
-        server.shutdown()
-        thread.join()
 
 
 def stage(*arguments: object) -> int:
