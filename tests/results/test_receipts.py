@@ -33,7 +33,7 @@ def test_damaged(tmp_path: Path, text: str) -> None:
 def test_a_file_taken_by_another_of_its_size(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"one")
-    holds = {"holds": [receipts.hold(image)]}
+    holds = [receipts.Held.image(image)]
     assert not receipts.stale(holds)
     os.utime(image, ns=(1, 1))
     assert receipts.stale(holds)
@@ -42,7 +42,7 @@ def test_a_file_taken_by_another_of_its_size(tmp_path: Path) -> None:
 def test_a_sandbox_may_be_written_in_but_not_replaced(tmp_path: Path) -> None:
     sandbox = tmp_path / "sandbox"
     sandbox.mkdir()
-    holds = {"holds": [receipts.hold(sandbox)]}
+    holds = [receipts.Held.image(sandbox)]
     (sandbox / "new").write_text("")
     assert not receipts.stale(holds)
     (tmp_path / "other").mkdir()
@@ -169,7 +169,7 @@ GONE: dict[str, tuple[list[str], list[str]]] = {
 def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path: Path, gone: list[str], expected: list[str]) -> None:
     image = tmp_path / "image.sif"
     image.write_bytes(b"image")
-    results.write("image.json", {"holds": [receipts.hold(image)]})
+    results.write("image.json", {"holds": [receipts.Held.image(image).json()]})
     results.write("record.json", {"holds": []})
     held = dict(zip(("blob", "exploded", "metadata"), results.held, strict=True)) | {"image": image}
     manifest = {"error": "unreachable"}

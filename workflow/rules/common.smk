@@ -182,7 +182,7 @@ wildcard_constraints:
 
 
 # What is told at the end. Where nothing is to be done, Snakemake calls no handler: then it is told on the way out.
-SUMMARY = Summary(PLACE, PLACE.parent / "logs", PLACE.parent / "benchmarks")
+SUMMARY = Summary(PLACE)
 
 
 def end(failed=False):

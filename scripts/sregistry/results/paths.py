@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS = "results"
 MANIFEST = "results/{image}/manifest.json"
 METADATA = "results/{image}/metadata.json"
 METADATA_TAR = "results/{image}/metadata.tar"
@@ -38,8 +39,11 @@ STAMP = "results/refresh"
 SUMMARY = "results/summary.json"
 CHANGES = "results/refresh.json"
 LOCK = "results/lock.yaml"
+#: The ending of a failure, which stands beside the output that is missing.
+FAILED = ".failed"
 LOG = "logs/{rule}/{name}.log"
 BENCHMARK = "benchmarks/{rule}/{name}.tsv"
+LOGS, BENCHMARKS = "logs", "benchmarks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class Results:
 
     top: Path = Path()
 
-    def at(self, pattern: str, **wildcards: object) -> Path:
+    @property
+    def folder(self) -> Path:
+        """The folder of all receipts."""
+        return self.top / RESULTS
+
+    def at(self, pattern: str, /, **wildcards: object) -> Path:
         """Return the path that a pattern of this module means."""
         return self.top / pattern.format(**wildcards)
