@@ -15,7 +15,7 @@ from sregistry.stages.wording import rated
 from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
     from sregistry.results.resolved import Resolved
     from sregistry.stages.arguments import Stages
 
@@ -41,8 +41,8 @@ def register(stages: Stages) -> None:
 def run(options: argparse.Namespace) -> None:
     """Assemble the image, or let another tool, and publish it under its final name; what that can't keep goes to stdout."""
     from sregistry.catalog.occupant import Identity
-    from sregistry.image.merge import Sandbox
     from sregistry.image.metadata import sif_objects
+    from sregistry.image.tree import Sandbox
     from sregistry.results import receipts
     from sregistry.results.resolved import SIF, Resolved
     from sregistry.stages.remake import Sources, repairing

@@ -11,7 +11,7 @@ from sregistry.errors import DigestMismatch, StoreError
 from sregistry.stages import arguments
 
 if TYPE_CHECKING:
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
     from sregistry.stages.arguments import Stages
 
 
