@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, host: Host, images: Images) -> None:
         self._host, self._images, self._settings = host, images, images.settings
-        self._summary = Summary(images.results.folder, host.top / "logs", host.top / "benchmarks")
+        self._summary = Summary(images.results.folder)
         self._swept = self._held = self._started = False
         self._expected: Sequence[str] = ()
         #: Whether all jobs ended well: a report that is asked for with the run comes then.
@@ -128,7 +128,7 @@ class Run:
         """Tell what became of the images."""
         self.ended_well = not failed
         try:
-            self._summary.close(failed=failed, patterns=self._images.failed_patterns() if self._summary.begun else None)
+            self._summary.close(failed=failed, patterns=self._images.lists.failed if self._summary.begun else None)
         except SregistryError as error:
             code = errors.report(error)
             if not failed:

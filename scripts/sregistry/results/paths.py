@@ -43,8 +43,11 @@ STAMP = "results/refresh"
 SUMMARY = "results/summary.json"
 CHANGES = "results/refresh.json"
 LOCK = "results/lock.yaml"
+#: The ending of a failure, which stands beside the output that is missing.
+FAILED = ".failed"
 LOG = "logs/{rule}/{name}.log"
 BENCHMARK = "benchmarks/{rule}/{name}.tsv"
+LOGS, BENCHMARKS = "logs", "benchmarks"
 
 
 def log(rule: str, name: str) -> str:

@@ -11,10 +11,11 @@ A job starts in some 20 ms: only the module of the chosen stage is imported, and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from sregistry.errors import SregistryError, StoreError, from_oserror, report
@@ -39,8 +40,8 @@ _MODULES = {
 _FORMER = {"targets": "gather-tags", "pattern": "report-tags", "manifests": "gather-layers"}
 
 _INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
-#: The stages that may fail because of what was published, which is marked.
-_OF_PUBLISHED = ("layer", "explode", "metadata", "sandbox", "image")
+#: The stages whose failures are read. Why tags could not be listed stands in their receipts.
+_EXPLAINED = ("manifest", "gather-layers", "layer", "explode", "metadata", "sandbox", "image", "catalog")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,25 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words[:1] = [_FORMER.get(word, word) for word in words[:1]]
     options = _parser(words[0] if words and words[0] in _MODULES else None).parse_args(words)
     try:
-        logs.set_up(os.environ)
-        options.run(options)
-        if options.stage in _OF_PUBLISHED:
-            from sregistry.results import failures
-
-            failures.forget([options.output])
+        with _explained(options):
+            logs.set_up(os.environ)
+            options.run(options)
     except SregistryError as error:
-        if options.stage in _OF_PUBLISHED:
-            from sregistry.results import failures
-            from sregistry.results.resolved import Unresolved
-
-            if not isinstance(error, Unresolved):  # the tag is asked again anyway, or was pinned before and is good
-                failures.note(options.output, error)
         return report(error)
-    except OSError as error:
-        return report(from_oserror(error, StoreError, options.stage))
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _explained(options: argparse.Namespace) -> Iterator[None]:
+    """Write down why the block fails; an OSError becomes a StoreError."""
+    from sregistry.results import failures
+
+    outputs = [options.output] if options.stage in _EXPLAINED else []
+    failures.forget(outputs)
+    try:
+        try:
+            yield
+        except OSError as error:
+            raise from_oserror(error, StoreError, options.stage) from error
+    except Exception as error:
+        for output in outputs:
+            failures.note(output, failures.Failure.of(error, options.stage))
+        raise
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.errors import ImageError
 from sregistry.stages import arguments
-from sregistry.system.heartbeat import tell_user
+from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
     from sregistry.stages.arguments import Stages
@@ -39,23 +39,23 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.results import receipts
     from sregistry.results.resolved import SIF, Resolved
 
-    resolved, image = Resolved.take(options.manifest), receipts.read(options.image)
-    if receipts.stale(image):
-        raise ImageError(f"{image['path']} was replaced or removed meanwhile, and is not recorded as {resolved.uri}", hint="run again")
+    resolved, image = Resolved.take(options.manifest), receipts.Image.read(options.image)
+    if receipts.stale(image.holds):
+        raise ImageError(f"{image.path} was replaced or removed meanwhile, and is not recorded as {resolved.uri}", hint="run again")
     catalog = Catalog(options.database)
     config = {} if resolved.kind == SIF else load_json(resolved.image_config.encode(), "config")
     how = made(
         client=resolved.client,
         platform=str(resolved.platform),
-        format=image["format"],
+        format=image.format,
         builder=options.builder,
         docker_cmd=options.docker_cmd,
         compression=arguments.compression(options),
-        path=Path(image["path"]),
+        path=Path(image.path),
     )
     written = record(resolved, image, now=datetime.now(UTC), facts=facts(config, str(resolved.platform)), made=how)
     kept, new = catalog.add(written)
-    held = {"path": str(catalog.path), "size": None}
-    receipts.write(options.output, {"id": kept.id, "uri": kept.uri, "new": new, "version": kept.version, "holds": [held, *image["holds"]]})
-    tell_user(f"[container][{'new' if new else 'update'}] {kept.uri}")
-    tell_user(f"Success! {kept.image}")
+    holds = (receipts.Held(str(catalog.path), None), *image.holds)
+    receipts.Recorded(id=kept.id, uri=kept.uri, new=new, version=kept.version, holds=holds).write(options.output)
+    tell_user(f"[container][{'new' if new else 'update'}] {kept.uri}", Kind.RECORDED)
+    tell_user(f"Success! {kept.image}", Kind.RECORDED)

@@ -37,18 +37,17 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.store import diff_id_proofs
     from sregistry.system.cores import usable
 
-    layer = receipts.read(options.layer)
+    layer = receipts.Blob.read(options.layer)
     store = arguments.store(options)
-    digest = Digest(layer["digest"])
-    diff_id = Digest(layer["diff_id"]) if layer["diff_id"] else None
+    digest = Digest(layer.digest)
+    diff_id = Digest(layer.diff_id) if layer.diff_id else None
     if options.manifest:  # the receipt may be older than some of them
         diff_id = claims.agreed(claims.read(options.manifest, digest))
     threads = min(options.threads, usable())
-    path = Path(layer["holds"][0]["path"])
     compression = arguments.compression(options)
     begun: list[bool] = []
     start = time.monotonic()
-    how: dict[str, Any] = {"path": path, "limit": options.limit, "begun": lambda: begun.append(True)}
+    how: dict[str, Any] = {"path": layer.path, "limit": options.limit, "begun": lambda: begun.append(True)}
     made = explode(store, digest, diff_id, compression, threads, **how)
     if diff_id is not None and not begun and not diff_id_proofs.known(store, digest, diff_id):
         # What was there may be another layer's, whose diff_id the config says: the bytes decide.
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         if made["diff_id"] != str(diff_id):
             raise unlike(f"layer {digest}", made["diff_id"], diff_id)
     diff_id_proofs.keep(store, digest, Digest(made["diff_id"]))
-    kept = {"digest": layer["digest"], "size": layer["size"], "estargz": layer.get("estargz", False), "store": str(store.root)}
-    receipts.write(options.output, {**made, **kept})
-    said = rated(layer["size"], start) if begun else f"{amount(layer['size'])}, there already"
-    tell_user(f"explode {short_digest(layer['digest'])}: {said}")
+    kept = {"digest": layer.digest, "size": layer.size, "estargz": layer.estargz, "store": str(store.root)}
+    receipts.Exploded.parse({**made, **kept}).write(options.output)
+    said = rated(layer.size, start) if begun else f"{amount(layer.size)}, there already"
+    tell_user(f"explode {short_digest(layer.digest)}: {said}")

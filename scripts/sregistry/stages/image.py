@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sregistry.errors import ImageError, UsageError
 from sregistry.stages import arguments
 from sregistry.stages.wording import rated
-from sregistry.system.heartbeat import tell_user
+from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
     from sregistry.results.resolved import Resolved
     from sregistry.stages.arguments import Stages
 
@@ -41,8 +41,8 @@ def register(stages: Stages) -> None:
 def run(options: argparse.Namespace) -> None:
     """Assemble the image, or let another tool, and publish it under its final name; what that can't keep goes to stdout."""
     from sregistry.catalog.occupant import Identity
-    from sregistry.image.merge import Sandbox
     from sregistry.image.metadata import sif_objects
+    from sregistry.image.tree import Sandbox
     from sregistry.results import receipts
     from sregistry.results.resolved import SIF, Resolved
     from sregistry.stages.remake import Sources, repairing
@@ -52,22 +52,19 @@ def run(options: argparse.Namespace) -> None:
     guard = arguments.guard(options, Identity.of_resolved(resolved, options.format))
     guard()
     if resolved.kind == SIF:
-        made = _taken(options, resolved, guard)
-        receipts.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipts.hold(options.target)]})
-        tell_user(f"image {resolved.uri}: {rated(made['size'], start)}, {options.target}")
+        _finish(options, resolved, _taken(options, resolved, guard), start)
         return
     if options.metadata is None or options.sandbox is None:
         raise UsageError(f"{resolved.uri} is made of layers: --metadata and --sandbox are needed")
-    metadata = receipts.read(options.metadata)
-    created = int(metadata["created"])
+    metadata = receipts.Metadata.read(options.metadata)
     deffile, documents = sif_objects(
-        resolved.parsed_config(), reference=resolved.full_name, docker_cmd=bool(metadata["docker_cmd"]), created=created
+        resolved.parsed_config(), reference=resolved.full_name, docker_cmd=metadata.docker_cmd, created=metadata.created
     )
     options.target.parent.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Any] = {
         "format": options.format,
         "target": options.target,
-        "created": created,
+        "created": metadata.created,
         "deffile": deffile,
         "documents": documents,
         "architecture": resolved.platform.architecture,
@@ -79,12 +76,20 @@ def run(options: argparse.Namespace) -> None:
         sandbox.replace(remade)
         return _built(options, sandbox, wanted)
 
-    made = repairing(sandbox.folders, Sources(resolved, options.manifest.parent.parent, options.metadata), build)
+    made = repairing(sandbox.folders, Sources(resolved, options.manifest, options.metadata), build)
     if made.get("lost"):
         who = "a sandbox here" if options.builder == "native" else f"builder: {options.builder}"
-        tell_user(f"warning: {resolved.uri}: {who} can't keep: {'; '.join(made['lost'])}")
-    receipts.write(options.output, {**made, "manifest": str(resolved.digest), "holds": [receipts.hold(options.target)]})
-    tell_user(f"image {resolved.uri}: {rated(made['size'], start)}, {options.target}")
+        tell_user(f"{resolved.uri}: {who} can't keep: {'; '.join(made['lost'])}", Kind.WARNING)
+    _finish(options, resolved, made, start)
+
+
+def _finish(options: argparse.Namespace, resolved: Resolved, made: Mapping[str, Any], start: float) -> None:
+    """Write the receipt, and say how large the image is and how long it took."""
+    from sregistry.results.receipts import Held, Image
+
+    image = Image.parse({**made, "manifest": str(resolved.digest), "holds": [Held.image(options.target).json()]})
+    image.write(options.output)
+    tell_user(f"image {resolved.uri}: {rated(image.size, start)}, {options.target}")
 
 
 def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,11 +121,10 @@ def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], 
         raise ImageError(f"{resolved.uri} is a SIF in the registry already, and can't become {options.format}", hint="choose format: sif")
     if options.sif is None:
         raise UsageError(f"{resolved.uri} is a SIF in the registry: --sif is needed")
-    layer = receipts.read(options.sif)
-    resolved.compare_size(resolved.layers[0], layer["size"])
-    blob = Path(layer["holds"][0]["path"])
-    ours = Path(layer["store"]) in blob.parents
+    blob = receipts.Blob.read(options.sif)
+    resolved.compare_size(resolved.layers[0], blob.size)
+    ours = Path(blob.store) in blob.path.parents
     try:
-        return take(blob, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform, guard=guard)
+        return take(blob.path, resolved.layers[0].blob.digest, ours=ours, target=options.target, platform=resolved.platform, guard=guard)
     except ImageError as error:
         raise ImageError(f"{resolved.uri}: {error.message}", hint=error.hint) from error

@@ -58,8 +58,7 @@ def run(options: argparse.Namespace) -> None:
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename} was removed meanwhile", hint="run again to fetch it anew") from error
     diff_id = claims.agreed(found)
-    receipts.write(
-        options.output, {**made, "diff_id": None if diff_id is None else str(diff_id), "estargz": estargz, "store": str(store.root)}
-    )
+    said = None if diff_id is None else str(diff_id)
+    receipts.Blob.parse({**made, "diff_id": said, "estargz": estargz, "store": str(store.root)}).write(options.output)
     there = was or store.root not in path.parents
     tell_user(f"layer {short_digest(options.digest)}: {amount(made['size']) + ', there already' if there else rated(made['size'], start)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sregistry.errors import SregistryError
 from sregistry.stages import arguments
-from sregistry.system.heartbeat import tell_user
+from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
     from sregistry.stages.arguments import Stages
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.oci.documents import Digest, Platform
     from sregistry.registry.resolve import resolve
     from sregistry.results import failures, receipts
+    from sregistry.results.paths import IMAGE
 
     output: Path = options.output
     pinned = receipts.pinned(output)
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         settings, reference = locate(options.uri, options.client, environ)
         store, platform = arguments.store(options), Platform.parse(options.platform)
         locked = Digest(options.locked) if options.locked else None
-        guarded = options.target is not None and not receipts.vouches(output.with_name("image.json"), options.target)
+        guarded = options.target is not None and not receipts.vouches(output.with_name(Path(IMAGE).name), options.target)
         if guarded:  # before anything is asked, and once more when the platform is known
             arguments.guard(options, Identity.of_reference(reference, platform, options.format))()
         with arguments.registry_client(settings, store, environ) as client:
@@ -54,9 +55,9 @@ def run(options: argparse.Namespace) -> None:
         if guarded:
             arguments.guard(options, Identity.of_resolved(resolved, options.format))()
     except SregistryError as error:
-        receipts.write(output, {"uri": options.uri, "error": str(error), "pinned": pinned})
+        receipts.Refused(uri=options.uri, error=str(error), pinned=pinned).write(output)
         return
     resolved.write(output)
-    failures.forget(failures.outputs(output.parent))
+    failures.forget_image(output)
     for line in resolved.warnings:
-        tell_user(f"warning: {resolved.uri}: {line}")
+        tell_user(f"{resolved.uri}: {line}", Kind.WARNING)

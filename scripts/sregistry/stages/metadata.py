@@ -39,19 +39,16 @@ def run(options: argparse.Namespace) -> None:
     tar = metadata_tar(config, reference=resolved.full_name, docker_cmd=options.docker_cmd, created=created)
     environment, metadata = explode_tar(store, environment_tar(), compression), explode_tar(store, tar, compression)
     receipts.publish(options.tar, tar)
-    receipts.write(
-        options.output,
-        {
-            "environment": environment["path"],
-            "metadata": metadata["path"],
-            "variant": compression.variant,
-            "indexes": [environment["index"], metadata["index"]],
-            "docker_cmd": options.docker_cmd,
-            "created": created,
-            "store": str(store.root),
-            "holds": [*environment["holds"], *metadata["holds"]],
-        },
-    )
+    receipts.Metadata(
+        environment=environment["path"],
+        metadata=metadata["path"],
+        variant=compression.variant,
+        indexes=(environment["index"], metadata["index"]),
+        docker_cmd=options.docker_cmd,
+        created=created,
+        store=str(store.root),
+        holds=tuple(map(receipts.Held.parse, (*environment["holds"], *metadata["holds"]))),
+    ).write(options.output)
 
 
 def _epoch() -> int | None:

@@ -37,10 +37,10 @@ def run(options: argparse.Namespace) -> None:
     try:
         chosen = meant_tags(options)
     except SregistryError as error:
-        known = json.loads(pinned)["tags"] if pinned else []
-        receipts.write(output, {"uri": options.uri, "tags": known, "error": str(error), "pinned": pinned})
+        known = json.loads(pinned)["tags"] if pinned else ()
+        receipts.TagList(uri=options.uri, tags=known, error=str(error), pinned=pinned).write(output)
         return
-    receipts.write(output, {"uri": options.uri, "tags": chosen})
+    receipts.TagList(uri=options.uri, tags=tuple(chosen)).write(output)
 
 
 def meant_tags(options: argparse.Namespace) -> list[str]:
@@ -64,6 +64,6 @@ def report(options: argparse.Namespace) -> None:
     """Report why a pattern has no tags; its list is discarded, so that the next run asks again."""
     from sregistry.results import receipts
 
-    value = receipts.read(options.list)
+    value = receipts.Vouched.read(options.list)
     receipts.discard(options.list, value)
-    raise RegistryError(value.get("error", f"{options.list} has tags"))
+    raise RegistryError(value.error or f"{options.list} has tags")
