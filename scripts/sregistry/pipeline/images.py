@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.catalog.occupant import refusals
-from sregistry.config import own_config, secrets_file, settings, temporary
+from sregistry.config import options, own_config, secrets_file, settings, temporary
 from sregistry.config import plan as planning
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target, locate
@@ -41,7 +41,7 @@ def plan(host: Host, config: Mapping[str, Any], *, given: Mapping[str, Any], sch
         files: where the keys were read, those that weigh most first.
     """
     logs.set_up(os.environ)
-    settings.folder(Path.cwd(), "the working folder")
+    options.folder(Path.cwd(), "the working folder")
     asked = planning.plan(
         config,
         overrides=given if host.own else {},
