@@ -31,8 +31,8 @@ from sregistry.errors import ConfigError, InvalidReference, PullError, UsageErro
 from sregistry.system import logs
 
 if TYPE_CHECKING:
-    from sregistry.pipeline.progress import Display
-    from sregistry.pipeline.pull import Outcome
+    from sregistry.pipeline.progress.displays import Display
+    from sregistry.pipeline.pull import PullResult
     from sregistry.registry.client import RegistryClient
 
 __all__ = ["Client", "Container", "get_client"]
@@ -70,7 +70,7 @@ class Client(LocalImages):
             platform: os/architecture[/variant].
             format: sif, simg or sandbox.
             refresh: else what a tag meant the last time still counts.
-            progress: shows how far it is, such as `progress.display()`; nothing does by default.
+            progress: shows how far it is, such as `progress.displays.display()`; nothing does by default.
 
         Returns:
             The record of one, or a list for several, in their order.
@@ -107,10 +107,10 @@ class Client(LocalImages):
         format: str | None = None,
         refresh: bool = True,
         progress: Display | None = None,
-    ) -> list[Outcome]:
+    ) -> list[PullResult]:
         """As `pull`, but return what became of each image, failures too."""
         from sregistry.pipeline import pull
-        from sregistry.pipeline.progress import Silent
+        from sregistry.pipeline.progress.displays import Silent
 
         if name is not None and len(uris) != 1:
             raise UsageError("a name is for one image", hint="pull the others by themselves")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sregistry.catalog.filters import FIELDS, Comparison, Filter, Kind, parse
 from sregistry.catalog.record import Record
 from sregistry.errors import UsageError
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
 FACTS: dict[str, Any] = {
     "os": "linux",

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Pull; what was made is told on stdout, what could not be made on stderr."""
     import signal
 
-    from sregistry.pipeline.progress import display
+    from sregistry.pipeline.progress.displays import display
 
     # So that the jobs are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
