@@ -94,8 +94,9 @@ def test_threads_and_memory_do_not_show_in_what_the_stage_makes(tmp_path: Path) 
         folder = tmp_path / str(threads)
         store = Store(folder / "docker")
         blob, diff_id = fill(store, mixed())
-        holds = [{"path": str(store.blob(blob))}]
-        (folder / "layer.json").write_text(json.dumps({"digest": str(blob), "size": 1, "diff_id": str(diff_id), "holds": holds}))
+        holds = [{"path": str(store.blob(blob)), "size": 1}]
+        layer = {"digest": str(blob), "size": 1, "diff_id": str(diff_id), "store": "docker", "holds": holds}
+        (folder / "layer.json").write_text(json.dumps(layer))
         command = [sys.executable, "-m", "sregistry.stages", "explode", "--layer", "layer.json", "--cache", ".", "--codec", "gzip"]
         more = ["--level", "default", "--block-size", str(BLOCK), "--threads", str(threads), "--output", "explode.json"]
         environ = {**os.environ, "MALLOC_PERTURB_": perturb}
@@ -205,8 +206,9 @@ def test_memory_stays_small_when_a_bomb_goes_off(tmp_path: Path) -> None:
     one = tar([tarball.file(b"zeros", bytes(64 << 20))])[:-1024]
     blob = gzip.compress(one, 1, mtime=0) * 6
     digest = store.add(blob)
-    holds = [{"path": str(store.blob(digest))}]
-    (tmp_path / "layer.json").write_text(json.dumps({"digest": str(digest), "diff_id": str(Digest.of(b"")), "holds": holds}))
+    holds = [{"path": str(store.blob(digest)), "size": len(blob)}]
+    layer = {"digest": str(digest), "size": len(blob), "diff_id": str(Digest.of(b"")), "store": "docker", "holds": holds}
+    (tmp_path / "layer.json").write_text(json.dumps(layer))
     # Not getrusage: it begins with what the process had that started this one.
     code = (
         "import re, sys; from sregistry.stages.__main__ import main; code = main(sys.argv[1:]);"
