@@ -16,11 +16,9 @@ import pytest
 from sregistry import client as module
 from sregistry import errors, get_client
 from sregistry.client import Client, Container
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.conftest import REPOSITORY
-from tests.registry.test_server import running
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 pytestmark = pytest.mark.once("types and words are compared")
@@ -38,7 +36,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         layout.tag(
             f"nvidia/{name}", layout.image([layer([file(f"opt/{name}-{i}".encode(), b"x" * 99)]) for i in range(2)], CONFIG, docker=True)
         )
-    with running(serve(Store(layout.root))) as server:
+    with serving(layout) as server:
         yield server.address
 
 

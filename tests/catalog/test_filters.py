@@ -12,7 +12,7 @@ from sregistry.catalog.filters import FIELDS, All, Comparison, Either, Filter, K
 from sregistry.catalog.record import Record
 from sregistry.errors import UsageError
 from sregistry.system import limits
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
 FACTS: dict[str, Any] = {
     "os": "linux",

@@ -20,9 +20,9 @@ from sregistry.image import assemble, provenance
 from sregistry.image.merge import merge
 from sregistry.image.metadata import deffile, metadata_tar, sif_objects
 from sregistry.oci.documents import Digest, ImageConfig
-from tests.catalog.test_catalog import made
 from tests.support import tarball
 from tests.support.engine import Tars, folders
+from tests.support.records import made
 
 URI = "nvcr.io/nvidia/caffe2:17.10"
 DIGEST = str(Digest.of(b"a manifest"))

@@ -11,7 +11,7 @@ import pexpect
 import pytest
 
 from sregistry.catalog.catalog import Catalog
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
 pytestmark = pytest.mark.once("shells complete as any user")
 

@@ -9,9 +9,7 @@ import pytest
 
 from sregistry.catalog.catalog import Catalog
 from sregistry.cli.__main__ import main
-from tests.catalog.test_catalog import made
-from tests.catalog.test_rebuild import recorded
-from tests.catalog.test_sharing import manifest
+from tests.support.records import made, manifest, recorded
 
 
 @pytest.fixture(autouse=True)

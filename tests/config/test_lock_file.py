@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sregistry.config.lock_file import Lock
-from sregistry.config.plan import Plan, outdated, plan
+from sregistry.config.plan import Plan, plan
 from sregistry.errors import ConfigError, UsageError
 from sregistry.oci.documents import Digest
 
@@ -174,13 +174,3 @@ def test_any_order_of_runs_ends_in_one_file(tmp_path: Path) -> None:
             lock = lock.merged(run, [])
         files.add(lock.encode())
     assert len(files) == 1
-
-
-def test_manifests_of_another_digest_are_out_of_date(tmp_path: Path) -> None:
-    (target,) = asked({"uri": "a/b:1"}).targets
-    assert outdated([target], tmp_path, refresh=False) == set()
-    assert outdated([target], tmp_path, refresh=True) == {target.key}
-    (pinned,) = empty(tmp_path).merged([(target, ONE)], []).pin([target])
-    assert outdated([pinned], tmp_path, refresh=False) == set()  # nothing is there yet
-    (digest,) = asked({"uri": f"a/b@{ONE}"}).targets
-    assert outdated([digest], tmp_path, refresh=True) == set()

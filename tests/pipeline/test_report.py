@@ -24,14 +24,11 @@ from sregistry.pipeline.report.data import Asked, Image, Missing, Overview
 from sregistry.results import failures
 from sregistry.results.job_logs import JobRun
 from tests.support.images import layer
+from tests.support.place import Place
+from tests.support.snakemake import NOTHING
 from tests.support.tarball import file
 
-# The fixture place is used by name.
-from tests.workflow.test_workflow import NOTHING, Place, place
-
 pytestmark = pytest.mark.once("pages are looked at")
-
-__all__ = ["place"]
 
 TOKEN = "s3cr3t-t0ken-0f-the-registry"
 #: axe-core, which the package brings.

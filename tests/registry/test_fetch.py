@@ -279,16 +279,18 @@ def test_processes_share_one_download(server: Scripted, store: Store) -> None:
 import sys
 from pathlib import Path
 from sregistry.registry.fetch import Room, fetch
+from sregistry.oci.documents import Descriptor, Digest
+from sregistry.oci.reference import Reference
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 from tests.support.scripted import client
-from tests.registry.test_fetch import layer
-from sregistry.oci.reference import Reference
-host, root = sys.argv[1:]
+host, root, digest, size, media_type = sys.argv[1:]
+layer = Layer(blob=Descriptor(media_type=media_type, digest=Digest(digest), size=int(size)), diff_id=None)
 with client(host) as it:
-    fetch(it, Reference.parse("demo/tiny:1", registry=host, collection=""), layer(), Store(Path(root)))
+    fetch(it, Reference.parse("demo/tiny:1", registry=host, collection=""), layer, Store(Path(root)))
 """
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", code, server.host, str(store.root)]
+    command = [sys.executable, "-c", code, server.host, str(store.root), str(DIGEST), str(len(DATA)), MediaType.OCI_LAYER]
     jobs = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * 4, said

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sregistry.errors import StoreError
-from sregistry.results import receipts
+from sregistry.results import paths, receipts
 
 VARIANT = "gzip-default-131072-3"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -77,7 +77,10 @@ class Results:
         receipts.write(self.image / name, value)
 
     def sweep(self, store: Path | None = None) -> list[str]:
-        return sorted(path.name for path in receipts.sweep(self.root, {self.image.name: VARIANT}, store or self.store, self.gathered))
+        return sorted(
+            path.name
+            for path in receipts.sweep(paths.Results(self.root.parent), {self.image.name: VARIANT}, store or self.store, self.gathered)
+        )
 
 
 @pytest.fixture
@@ -185,7 +188,7 @@ def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path:
                 held[name].unlink()
     before = {path: path.stat().st_mtime_ns for path in results.root.rglob("*")}
     variants = {results.image.name: VARIANT}
-    found = receipts.remade(results.root, variants, [], results.store, results.gathered)
+    found = receipts.remade(paths.Results(results.root.parent), variants, [], results.store, results.gathered)
     names = {"layer": results.layer, "exploded": results.exploded, "gathered": results.gathered, "sandbox": results.image / "sandbox.index"}
     assert found == {names.get(name, results.image / f"{name}.json") for name in expected}
     assert {path: path.stat().st_mtime_ns for path in results.root.rglob("*")} == before

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ from sregistry.errors import (
     TransferError,
     UnavailableError,
 )
-from sregistry.registry.server import serve
 from sregistry.results import failures, receipts
+from sregistry.results.paths import Results
 from sregistry.stages.__main__ import main
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 WORDS = ["--codec", "gzip", "--level", "default", "--block-size", "131072"]
@@ -42,16 +41,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     layout = Layout(tmp_path / "layout")
     shared = layer([file(b"shared", b"shared")])
     layout.tag("demo/one:1", layout.image([shared, layer([file(b"own", b"own")]), shared], {"Cmd": ["/own"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", server.address)
         monkeypatch.setenv("SREGISTRY_NVIDIA_NOHTTPS", "yes")
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
         monkeypatch.chdir(tmp_path)
         yield tmp_path
-        server.shutdown()
-        thread.join()
 
 
 def stage(*arguments: object) -> int:
@@ -170,7 +165,7 @@ def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.M
         "results/r/metadata.json",
     )
     assert Path("results/r/manifest.json").read_text() == before
-    assert failures.unmade(Path("results"), [("r", "v")]) == set()  # nothing is known against it
+    assert failures.unmade(Results(), [("r", "v")]) == set()  # nothing is known against it
     failure = failures.Failure.look(Path("results/r/metadata.json"))
     assert failure is not None and (failure.cause, failure.exit_code) == (failures.HERE, 1) and "127.0.0.1:1" in failure.error
 
@@ -271,7 +266,7 @@ def test_what_was_published_wrongly_is_marked(root: Path) -> None:
     keys = [(name, "v") for name in ("good", "other", "diff-id")]
 
     def unmade() -> set[str]:
-        return failures.unmade(Path("results"), keys)
+        return failures.unmade(Results(), keys)
 
     assert unmade() == set()
     assert it.layer("diff-id") == 0

@@ -15,6 +15,8 @@ from sregistry.layers.index import Index
 from sregistry.store.store import Store
 from tests.support.tarball import Member, tar
 
+#: How layers are compressed if nobody says how.
+DEFAULT = Compression()
 #: What every codec, level and block size is tested with: each of them once, by variant.
 COMPRESSIONS = {
     compression.variant: compression

@@ -26,9 +26,8 @@ from sregistry.errors import PullError, UsageError
 from sregistry.pipeline import pull as pipeline
 from sregistry.pipeline.progress.displays import Silent
 from sregistry.pipeline.progress.tracker import View
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import directory, file
 
 # SIGINT is ignored where a shell has started the tests in the background.
@@ -140,9 +139,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         own = layer([file(b"own", os.urandom(400_000))])
         layout.tag(f"demo/{name}:1", layout.image([shared, own], {"Cmd": ["/bin/true"]}))
     log = StringIO()
-    with serve(Store(layout.root), log=log) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout, log=log) as server:
         place = Place(tmp_path, layout, server.address, log)
         place.work.mkdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
@@ -156,8 +153,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
         yield place
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
 
 from tests.support import forked
 from tests.support.images import layer
+from tests.support.place import Place
+from tests.support.snakemake import ALL, WORKFLOW, inherited
 from tests.support.tarball import file
-
-# The fixture place is used by name.
-from tests.workflow.test_workflow import ALL, WORKFLOW, Place, place
-
-__all__ = ["place"]
 
 BATCH = "uri=[demo/tiny:1,demo/two:1]"
 DRY: dict[str, Sequence[str]] = {
@@ -35,8 +31,7 @@ class Asking:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
-        self.environ = {**kept, **place.environ}
+        self.environ = {**inherited(), **place.environ}
 
     def __call__(self, *commands: Sequence[str]) -> list[tuple[list[str], str]]:
         """Return the rules of the jobs, and the output, of each command."""

@@ -24,10 +24,9 @@ from sregistry.config.settings import UNVERIFIED, Settings, unverified
 from sregistry.config.tag_patterns import Pattern
 from sregistry.config.targets import Target, targets
 from sregistry.config.yaml_lines import Key, Marks, Place, written
-from sregistry.errors import ConfigError, SregistryError, UsageError, refuse
+from sregistry.errors import ConfigError, UsageError, refuse
 from sregistry.layers.compression import Codec
 from sregistry.oci.reference import DEFAULT_TAG
-from sregistry.results import failures, receipts
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -71,16 +70,6 @@ class Plan:
         for pattern in self.open:
             entries += pattern.entries(tags.get(pattern.key, ()))
         return targets(entries, self.settings, self.environ, blame=_Blame(self.marks))
-
-    def pinned(self, results: Path) -> dict[str, list[str]]:
-        """Return the tags of those patterns whose lists are in the lock file, or in the results."""
-        found = {key: list(tags) for key, tags in self.settled.items()}
-        for pattern in self.open:
-            try:
-                found[pattern.key] = [str(tag) for tag in receipts.read(results / "tags" / f"{pattern.key}.json")["tags"]]
-            except (SregistryError, KeyError, TypeError):
-                continue
-        return found
 
 
 def plan(
@@ -157,35 +146,6 @@ def _patterns(entries: Sequence[Entry], settings: Settings, environ: Mapping[str
             mistakes.append(blame(error, entry))
     refuse(mistakes)
     return found
-
-
-def outdated(targets: Sequence[Target], results: Path, *, refresh: bool, again: bool = False) -> set[str]:
-    """Return the keys of the images whose manifests in the results are not what is asked for.
-
-    Args:
-        refresh: all tags are to be asked again. What a digest names never changes.
-        again: tags are to be asked again if what they meant was never made, because of what was published.
-    """
-    tags = [(target.key, target.compression.variant) for target in targets if target.reference.digest is None and target.locked is None]
-    found = failures.unmade(results, tags) if again else set()
-    for target in targets:
-        if target.locked is not None:
-            pinned = _named(results / target.key / "manifest.json")
-            if pinned not in (None, str(target.locked)):
-                found.add(target.key)
-        elif refresh and target.reference.digest is None:
-            found.add(target.key)
-    return found
-
-
-def _named(path: Path) -> str | None:
-    """Return the digest that pins an image in its manifest.json; None where there is none."""
-    from sregistry.results.resolved import Resolved
-
-    try:
-        return str(Resolved.read(path).named)
-    except SregistryError:
-        return None
 
 
 def warnings(plan: Plan, environ: Mapping[str, str]) -> list[str]:

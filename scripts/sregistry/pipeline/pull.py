@@ -129,7 +129,7 @@ def run(
             writable.refuse(_places(settings, no_cache=no_cache))
         store = Store(settings.store)
         stack.enter_context(maintenance.session(store))
-        refused = occupant.refusals(made, settings, merged, place.folder)
+        refused = occupant.refusals(made, settings, merged, place)
         if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
             return [PullResult(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
         tracker = Tracker(place, [target.key for target in made], settings.compression.variant, store, folder)

@@ -17,13 +17,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 from sregistry.config.lock_file import Lock
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.pipeline import pinned
 from sregistry.results import receipts
 from sregistry.results.changes import Change, size, table, told
 from sregistry.results.job_logs import Job, JobLogs
@@ -67,12 +67,12 @@ class Summary:
     """Watches the images of one run; workflow/schemas/summary.schema.yaml describes what it writes.
 
     Args:
-        results: the folder of receipts in the run's working folder.
+        place: the run's working folder.
         out: where the tables go; stderr without it.
     """
 
-    def __init__(self, results: Path, out: TextIO | None = None) -> None:
-        self._results, self._place, self._out = results, Results(results.parent), out
+    def __init__(self, place: Results, out: TextIO | None = None) -> None:
+        self._place, self._out = place, out
         self._logs = JobLogs(self._place)
         self._plan: Plan | None = None
         self._targets: Sequence[Target] = ()
@@ -97,14 +97,14 @@ class Summary:
         if self._plan is None:
             self._plan = plan
             try:
-                self._results.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self._results) as file:
+                self._place.folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self._place.folder) as file:
                     file.write(b"now")
                     file.flush()
                     self._logs = JobLogs(self._place, os.fstat(file.fileno()).st_mtime_ns)
             except OSError as error:
                 raise from_oserror(error, StoreError, "can't write") from error
-            self._tags = plan.pinned(self._results)
+            self._tags = pinned.tags(plan, self._place)
             if plan.settings.locked is None:
                 self._locked()  # what it can't be added to is told before anything is done
 
@@ -175,7 +175,7 @@ class Summary:
         if self._plan is None or self._plan.settings.locked is not None:
             return
         images = [(target, found.named) for target in self._targets if (found := manifests[target.key]) is not None]
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._place)
         lists = [(pattern, tags[pattern.key]) for pattern in self._plan.patterns if tags.get(pattern.key)]
         if not images and not lists:
             return
@@ -218,7 +218,7 @@ class Summary:
     def _lists(self, failed_patterns: Mapping[str, str], *, failed: bool) -> list[dict[str, Any]]:
         """Return what became of the patterns."""
         assert self._plan is not None
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._place)
         rows = []
         for pattern in self._plan.patterns:
             found, before = tags.get(pattern.key), self._tags.get(pattern.key)

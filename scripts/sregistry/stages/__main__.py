@@ -34,9 +34,7 @@ _MODULES = {
     "sandbox": "sandbox",
     "image": "image",
     "catalog": "catalog",
-    "change": "change",
-    "tagchange": "change",
-    "refresh": "change",
+    "refresh": "refresh",
 }
 #: Former name of a command → its name.
 _FORMER = {"targets": "gather-tags", "pattern": "report-tags", "manifests": "gather-layers"}

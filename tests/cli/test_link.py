@@ -19,7 +19,7 @@ from sregistry.catalog.record import Record
 from sregistry.cli.__main__ import main
 from sregistry.client import Client
 from sregistry.errors import UsageError
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
 URI = "nvidia/caffe2:17.10"
 #: As Nextflow's own tests and documentation have them.

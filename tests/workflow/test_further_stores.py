@@ -11,11 +11,9 @@ import pytest
 
 from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
-from tests.workflow.test_workflow import Place, place
+from tests.support.place import Place
 
 pytestmark = pytest.mark.once("Snakemake's jobs find layers as any user")
-
-__all__ = ["place"]
 
 
 def _cache(source: Path, folder: Path) -> Path:

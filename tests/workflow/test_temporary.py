@@ -13,10 +13,9 @@ import pytest
 
 from sregistry.config import temporary
 from sregistry.errors import StoreError
+from tests.support.place import Place
 from tests.support.scripted import Asked, Reply, Scripted
-from tests.workflow.test_workflow import ALL, NOTHING, WORKFLOW, Place, place
-
-__all__ = ["place"]
+from tests.support.snakemake import ALL, NOTHING, command, inherited
 
 
 def caches(place: Place, folder: Path | None = None) -> list[str]:
@@ -119,9 +118,9 @@ def test_a_run_that_is_interrupted(place: Place, number: signal.Signals, tmpdir:
 
         asked: list[int] = []
         server.routes["/v2/demo/slow/manifests/1"] = hang
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/slow:1"]
-        given = {**os.environ, **place.environ, "SREGISTRY_NVIDIA_BASE": server.host}
-        run = subprocess.Popen(command, cwd=place.work, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        given = {**inherited(), **place.environ, "SREGISTRY_NVIDIA_BASE": server.host}
+        words = command(config=["uri=demo/slow:1"])
+        run = subprocess.Popen(words, cwd=place.work, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         until = time.monotonic() + 120
         while not asked and run.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
@@ -178,7 +177,7 @@ def test_a_tmpdir_that_cant_be_made(tmp_path: Path) -> None:
 def test_programs_keep_their_last_words_in_tmpdir(tmp_path: Path) -> None:
     """What a builder's program says is collected in a file without a name: its folder tells."""
     folder = tmp_path / "tmp"
-    code = "import sys; from sregistry import program; print(program.run(sys.argv[1:]))"
+    code = "import sys; from sregistry.image import programs; print(programs.run(sys.argv[1:]))"
     seen = f'readlink /proc/self/fd/2 >"{tmp_path}/said"'
     environ = {**os.environ, "SREGISTRY_TMPDIR": str(folder)}
     subprocess.run([sys.executable, "-c", code, "sh", "-c", seen], env=environ, check=True, capture_output=True)

@@ -18,9 +18,9 @@ from sregistry.catalog import image_files
 from sregistry.cli.__main__ import main
 from sregistry.client import Client
 from sregistry.errors import CatalogError, ImageError
-from tests.catalog.test_catalog import made
 from tests.support import tarball
 from tests.support.engine import build
+from tests.support.records import made
 
 IMAGE = b"hsqs" + bytes(4092)
 URI = "nvidia/caffe2:17.10"

@@ -1,6 +1,6 @@
 /* Kill this process at its n-th system call that could leave something half-done, or let that call fail.
 
-       cc -shared -fPIC -o faults.so faults.c -ldl;  LD_PRELOAD=faults.so python -m tests.faulting …
+       cc -shared -fPIC -o faults.so faults.c -ldl;  LD_PRELOAD=faults.so python -m tests.support.faulting …
 
    Nothing happens before faults_arm(): a process imports everything once, and each of its children arms the
    library for a point of its own. Only calls on paths and open files below the armed folder count. */
