@@ -33,7 +33,7 @@ def folders(root: Path, tars: Tars, compression: Compression | None = None) -> l
     """Explode tars in a store at *root*; return the folders of the exploded layers."""
     store = Store(root)
     data = [item if isinstance(item, bytes) else tar(item) for item in tars]
-    return [Path(explode_tar(store, item, compression or Compression())["path"]) for item in data]
+    return [explode_tar(store, item, compression or Compression()).folder for item in data]
 
 
 def merged(root: Path, layers: Tars, compression: Compression | None = None) -> tree.Sandbox:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sregistry.registry.client import RegistryClient
     from sregistry.store.store import Store
 
-    #: Where a stage registers its command.
-    Stages: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+#: Where a stage registers its command.
+Stages: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_output(stage: argparse.ArgumentParser) -> None:

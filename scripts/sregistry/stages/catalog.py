@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import ImageError
 from sregistry.stages import arguments
 from sregistry.system.heartbeat import Kind, tell_user
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("catalog", help="record the image")
     arguments.add_manifest(stage)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.stages import arguments
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the commands."""
     stage = stages.add_parser("gather-tags", help="gather the tags of all patterns")
     arguments.add_output(stage)

@@ -17,10 +17,9 @@ from sregistry.system.heartbeat import Kind, tell_user
 if TYPE_CHECKING:
     from sregistry.image.tree import Sandbox
     from sregistry.results.resolved import Resolved
-    from sregistry.stages.arguments import Stages
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("image", help="assemble the image")
     arguments.add_manifest(stage)

@@ -16,10 +16,9 @@ from sregistry.system.heartbeat import tell_user
 if TYPE_CHECKING:
     from sregistry.registry.client import RegistryClient
     from sregistry.results.resolved import Resolved
-    from sregistry.stages.arguments import Stages
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("layer", help="download a layer")
     arguments.add_store(stage)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import SregistryError
 from sregistry.stages import arguments
 from sregistry.system.heartbeat import Kind, tell_user
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("manifest", help="resolve a reference")
     arguments.add_store(stage)

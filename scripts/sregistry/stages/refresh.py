@@ -21,12 +21,11 @@ from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.results.changes import Change, TagChange
-    from sregistry.stages.arguments import Stages
 
 T = TypeVar("T")
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("refresh", help="tell what changed")
     arguments.add_store(stage)

@@ -12,10 +12,9 @@ from sregistry.stages import arguments
 
 if TYPE_CHECKING:
     from sregistry.image.tree import Sandbox
-    from sregistry.stages.arguments import Stages
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
     stage = stages.add_parser("sandbox", help="merge the layers")
     arguments.add_manifest(stage)

@@ -6,16 +6,12 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import RegistryError, SregistryError
 from sregistry.stages import arguments
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the commands."""
     stage = stages.add_parser("tags", help="ask which tags a pattern means")
     arguments.add_store(stage)
