@@ -25,7 +25,7 @@ from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
 from sregistry.pipeline import pinned
 from sregistry.results import receipts
-from sregistry.results.changes import Change, size, table, told
+from sregistry.results.changes import Change, as_table, size, table
 from sregistry.results.job_logs import Job, JobLogs
 from sregistry.results.paths import IMAGE, LOCK, MANIFEST, RECORD, SUMMARY, Results
 from sregistry.results.receipts import Image
@@ -131,7 +131,7 @@ class Summary:
             elif (error := self._refusal(target)) is not None:
                 self._changes.append(Change(uri=uri, platform=platform, before=named, after=None, error=error))
         self._changes = list(dict.fromkeys(self._changes))  # what becomes several files is told once
-        self._print(told(self._changes))
+        self._print(as_table(self._changes))
 
     def close(self, *, failed: bool = False, patterns: Mapping[str, str] | None = None) -> None:
         """Tell how all ended, once: the table, summary.json and lock.yaml.

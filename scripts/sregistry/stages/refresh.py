@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.config import temporary
     from sregistry.config.secrets_file import overlay
     from sregistry.results import receipts
-    from sregistry.results.changes import FAILED, told
+    from sregistry.results.changes import FAILED, as_table
 
     asked = receipts.read(options.questions)
     environ = overlay(os.environ)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
     receipts.write(options.output, value)
     options.questions.unlink(missing_ok=True)
-    print("\n".join(map(printable, told(images, patterns))), flush=True)
+    print("\n".join(map(printable, as_table(images, patterns))), flush=True)
     errors = [pattern.error for pattern in patterns if pattern.status == FAILED]
     errors += [image.error for image in images if image.status == FAILED]
     if errors:
