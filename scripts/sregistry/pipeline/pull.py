@@ -43,8 +43,8 @@ from sregistry.pipeline.progress.displays import Display
 from sregistry.pipeline.progress.tracker import LOOK, Tracker
 from sregistry.results import receipts
 from sregistry.results.failures import BUG
-from sregistry.results.job_logs import JobLogs
-from sregistry.results.paths import BENCHMARKS, IMAGE, LOGS, MANIFEST, RECORD, SANDBOX, Results
+from sregistry.results.job_logs import Job, JobLogs
+from sregistry.results.paths import BENCHMARKS, FAILED, GATHERED, IMAGE, LOGS, MANIFEST, RECORD, SANDBOX, Results
 from sregistry.results.resolved import Resolved
 from sregistry.store import maintenance
 from sregistry.store.store import Store
@@ -306,5 +306,7 @@ def _errors(place: Results, target: Target, settings: Settings) -> tuple[str, ..
     """Return why the jobs of this run failed that an image needs, each reason once."""
     logs = JobLogs(place)
     jobs = logs.jobs(target.key, settings.compression.variant, receipts.layer_digests(place.at(MANIFEST, image=target.key)))
+    # A job that gathers has no image's name.
+    jobs += [Job("manifests", path.stem, path) for path in place.at(GATHERED, batch="_").parent.glob(f"*{FAILED}")]
     failures = filter(None, (logs.trace(job).failure for job in jobs))
     return tuple(dict.fromkeys(f"{target.uri}: {failure}" if failure.cause == BUG else str(failure) for failure in failures))
