@@ -62,7 +62,7 @@ def build(root: Path, target: Path, layers: Tars, compression: Compression | Non
     """Build an image of *layers* over the real base environment."""
     packed = merge.merge(folders(root, [environment_tar(), *layers, []], compression))
     settings: dict[str, Any] = {"format": "simg", "created": 1_500_000_000, "deffile": b"", "documents": {}, "architecture": "amd64"}
-    return assemble.build(packed, target=target, **{**settings, **more})
+    return assemble.build(packed, target=target, **{**settings, **more}).json()
 
 
 def unsquashed(picture: Path, target: Path, offset: int = 31) -> None:

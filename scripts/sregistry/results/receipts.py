@@ -107,12 +107,12 @@ class Receipt:
 
     def json(self) -> dict[str, Any]:
         """Return the object."""
-        found = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if not (field.default is None and getattr(self, field.name) is None)
-        }
-        return {**found, "holds": [item.json() for item in found["holds"]]} if "holds" in found else found
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            item = getattr(self, field.name)
+            if item is not None or field.default is not None:
+                found[field.name] = [one.json() if isinstance(one, Held) else one for one in item] if isinstance(item, tuple) else item
+        return found
 
     def write(self, path: Path) -> None:
         """Write the receipt whole; equal ones give equal bytes. Raises StoreError."""
@@ -191,11 +191,11 @@ class Metadata(Receipt):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image(Receipt):
-    """A published image: `size` in bytes, `version` its SHA-256 (of a sandbox that of its layers), `manifest` its digest.
+class Built(Receipt):
+    """A published image as its builder describes it: `size` in bytes, `version` its SHA-256 (of a sandbox that of its layers).
 
-    A SIF that is taken as it is has nothing below `manifest`. `dead` are bytes of file tails that only share a block with the
-    image's, `lost` what the format or builder can't keep.
+    A SIF that is taken as it is has only those that must be there. `dead` are bytes of file tails that only share a block with
+    the image's, as content (`size`) and in the file (`stored`); `lost` is what the format or the builder can't keep.
     """
 
     path: str
@@ -203,12 +203,23 @@ class Image(Receipt):
     size: int
     version: str
     architecture: str | None
-    manifest: str
-    holds: tuple[Held, ...]
     inodes: int | None = None
     dropped_xattrs: tuple[str, ...] | None = None
     dead: Mapping[str, int] | None = None
     lost: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image(Built):
+    """A published image, and the digest of the `manifest` that it was made of."""
+
+    manifest: str
+    holds: tuple[Held, ...]
+
+    @classmethod
+    def of(cls, built: Built, manifest: str) -> Image:
+        """Return the receipt of an image that has just been published. Raises OSError: it is gone."""
+        return cls.parse({**built.json(), "manifest": manifest, "holds": [Held.image(Path(built.path)).json()]})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

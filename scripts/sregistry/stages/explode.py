@@ -50,11 +50,11 @@ def run(options: argparse.Namespace) -> None:
     compression = arguments.compression(options)
     begun: list[bool] = []
     start = time.monotonic()
-    run = functools.partial(explode, path=layer.path, limit=options.limit, begun=lambda: begun.append(True))
-    made = run(store, digest, diff_id, compression, threads)
+    attempt = functools.partial(explode, path=layer.path, limit=options.limit, begun=lambda: begun.append(True))
+    made = attempt(store, digest, diff_id, compression, threads)
     if diff_id is not None and not begun and not diff_id_proofs.known(store, digest, diff_id):
         # What was there may be another layer's, whose diff_id the config says: the bytes decide.
-        made = run(store, digest, None, compression, threads)
+        made = attempt(store, digest, None, compression, threads)
         if made.diff_id != diff_id:
             raise unlike(f"layer {digest}", str(made.diff_id), diff_id)
     diff_id_proofs.keep(store, digest, made.diff_id)

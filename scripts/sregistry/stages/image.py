@@ -16,6 +16,7 @@ from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
     from sregistry.image.tree import Sandbox
+    from sregistry.results.receipts import Built
     from sregistry.results.resolved import Resolved
 
 
@@ -71,27 +72,26 @@ def run(options: argparse.Namespace) -> None:
     }
     sandbox = Sandbox.read(options.sandbox)
 
-    def build(remade: Mapping[int, tuple[Path, bytes]]) -> dict[str, Any]:
+    def build(remade: Mapping[int, tuple[Path, bytes]]) -> Built:
         sandbox.replace(remade)
         return _built(options, sandbox, wanted)
 
     made = repairing(sandbox.folders, Sources(resolved, options.manifest, options.metadata), build)
-    if made.get("lost"):
+    if made.lost:
         who = "a sandbox here" if options.builder == "native" else f"builder: {options.builder}"
-        tell_user(f"{resolved.uri}: {who} can't keep: {'; '.join(made['lost'])}", Kind.WARNING)
+        tell_user(f"{resolved.uri}: {who} can't keep: {'; '.join(made.lost)}", Kind.WARNING)
     _finish(options, resolved, made, start)
 
 
-def _finish(options: argparse.Namespace, resolved: Resolved, made: Mapping[str, Any], start: float) -> None:
+def _finish(options: argparse.Namespace, resolved: Resolved, made: Built, start: float) -> None:
     """Write the receipt, and say how large the image is and how long it took."""
-    from sregistry.results.receipts import Held, Image
+    from sregistry.results.receipts import Image
 
-    image = Image.parse({**made, "manifest": str(resolved.digest), "holds": [Held.image(options.target).json()]})
-    image.write(options.output)
-    tell_user(f"image {resolved.uri}: {rated(image.size, start)}, {options.target}")
+    Image.of(made, str(resolved.digest)).write(options.output)
+    tell_user(f"image {resolved.uri}: {rated(made.size, start)}, {options.target}")
 
 
-def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> Built:
     """Build the image with the builder that is asked for."""
     if options.builder == "native":
         from sregistry.image.assemble import build
@@ -111,7 +111,7 @@ def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, A
     )
 
 
-def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> dict[str, Any]:
+def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> Built:
     """Publish a SIF as it is. Raises ImageError that names the image."""
     from sregistry.image.assemble import take
     from sregistry.results import receipts
