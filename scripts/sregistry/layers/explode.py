@@ -73,7 +73,7 @@ def explode(
     @contextlib.contextmanager
     def reading() -> Iterator[IO[bytes]]:
         try:
-            with opened(path, depth=3) as file, publish_position(f"explode-{blob.algorithm}-{blob.hex}", file):
+            with opened(path, depth=3) as file, publish_position(str(blob), file):
                 yield file
         except OSError as error:
             wrong = from_oserror(error, StoreError, f"can't explode {name}:")
