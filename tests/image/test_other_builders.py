@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sregistry.config.settings import BUILDERS
+from sregistry.config.options import BUILDERS
 from sregistry.errors import ImageError
 from sregistry.image import other_builders, programs
 from sregistry.image.assemble import prefix_of

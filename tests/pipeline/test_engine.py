@@ -153,10 +153,10 @@ def test_a_lost_program_and_a_queue(tmp_path: Path) -> None:
     (tmp_path / "workflow/Snakefile").write_text(SNAKEFILE)
     (tmp_path / "submit").write_text('#!/bin/sh\nsh "$1" >&2\necho 1\n')
     (tmp_path / "submit").chmod(0o755)
-    queue = ["--executor", "cluster-generic", "--jobs", "1", "--cores", "3", "--latency-wait", "5"]
+    queue = ["--executor", "cluster-generic", "--jobs", "1", "--cores", "3", "--seconds-between-status-checks", "1"]
     commands = [
         [*queue, "--cluster-generic-submit-cmd", "nowhere/submit --quietly", "--until", "nothing"],
-        [*queue, "--cluster-generic-submit-cmd", "./submit"],
+        [*queue, "--cluster-generic-submit-cmd", "./submit", "--until", "manifests"],
     ]
     (_, lost), (code, ran) = forked.each(commands, tmp_path, dict(os.environ))
     notes = [json.loads(line[5:]) for line in lost.splitlines() if line.startswith("NOTE ")]

@@ -37,7 +37,9 @@ def test_manifests_of_another_digest_are_out_of_date(tmp_path: Path, uri: str, l
     assert found == ({targets[0].key} if outdated else set())
 
 
-@pytest.mark.parametrize("text", ['{"tags": ["2", "1"]}', '{"error": "none"}', "{", None], ids=["list", "failed", "damaged", "none"])
+@pytest.mark.parametrize(
+    "text", ['{"uri": "a/b", "tags": ["2", "1"]}', '{"error": "none"}', "{", None], ids=["list", "failed", "damaged", "none"]
+)
 def test_tags_are_those_of_the_last_list(tmp_path: Path, text: str | None) -> None:
     asked = plan({"images": [{"uri": "a/b", "tags": "*"}]}, overrides={}, schema=SCHEMA, environ={})
     (pattern,) = asked.open

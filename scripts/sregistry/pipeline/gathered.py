@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+
+from sregistry.results import receipts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,6 @@ class Gathered:
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     sifs: Sequence[str] = ()
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, value: Mapping[str, Any]) -> Gathered:
-        """Read the object of the file."""
-        return cls(layers=value["layers"], sizes=value["sizes"], sifs=value["sifs"], named=value.get("sources", {}))
 
     @cached_property
     def images(self) -> dict[str, list[str]]:
@@ -61,5 +56,6 @@ class Gathered:
 
 @cache
 def read(path: Path, time: int) -> Gathered:
-    """Read a gathering file whose modification time is *time*: a new one is read anew."""
-    return Gathered.parse(json.loads(path.read_text()))
+    """Read a gathering file whose modification time is *time*: a new one is read anew. Raises StoreError."""
+    found = receipts.Gathered.parse({"sources": {}, **receipts.read(path)})  # an older version kept no sources
+    return Gathered(layers=found.layers, sizes=found.sizes, sifs=found.sifs, named=found.sources)

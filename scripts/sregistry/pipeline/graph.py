@@ -46,7 +46,7 @@ class Graph:
         last = paths.IMAGE if self.settings.disable else paths.RECORD
         made = [last.format(image=image) for image in self._all()]
         self.run.begin()  # of the patterns' images, too
-        failed = [paths.NO_TAGS.format(pattern=pattern) for pattern in self.images.failed_patterns()]
+        failed = [paths.NO_TAGS.format(pattern=pattern) for pattern in self.images.lists.failed]
         # By name: what waits for the gathering checkpoint alone is not looked at while that is missing.
         found = [self.gathering, *made, *failed]
         self.run.expect(found)

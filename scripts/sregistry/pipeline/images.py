@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sregistry.catalog.occupant import refusals
-from sregistry.config import own_config, secrets_file, settings, temporary
+from sregistry.config import options, own_config, secrets_file, settings, temporary
 from sregistry.config import plan as planning
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target, locate
@@ -41,7 +41,7 @@ def plan(host: Host, config: Mapping[str, Any], *, given: Mapping[str, Any], sch
         files: where the keys were read, those that weigh most first.
     """
     logs.set_up(os.environ)
-    settings.folder(Path.cwd(), "the working folder")
+    options.folder(Path.cwd(), "the working folder")
     asked = planning.plan(
         config,
         overrides=given if host.own else {},
@@ -87,7 +87,7 @@ class Images:
     def take_patterns(self, time: int) -> None:
         """Take up the images of the patterns; *time* is that of the gathered lists, which are read once."""
         if self._taken != time:
-            self._take(self.tags(), again=False)
+            self._take(self.lists.tags, again=False)
             self._taken = time
 
     def require(self, command: str) -> None:
@@ -95,13 +95,11 @@ class Images:
         if not self.targets and not self.plan.patterns:
             raise UsageError(f"no image is asked for; name one: {command} --config uri=nvidia/caffe2:17.10")
 
-    def tags(self) -> dict[str, list[str]]:
-        """Return the tags of each pattern, once the lists are gathered."""
-        return dict(self._lists("tags"))
-
-    def failed_patterns(self) -> dict[str, str]:
-        """Return why lists of tags could not be had, by pattern."""
-        return dict(self._lists("failed"))
+    @property
+    def lists(self) -> receipts.TagLists:
+        """The tags of all patterns, and why lists could not be had; nothing before they are gathered."""
+        path = self._host.top / self.choice
+        return receipts.TagLists.read(path) if self.patterns and path.exists() else receipts.TagLists(tags={}, failed={})
 
     def find(self, text: str) -> Target:
         """Return the image that a text means, by reference or by file name. Raises ConfigError: none, or several."""
@@ -145,14 +143,10 @@ class Images:
         ]
         return {"images": images, "patterns": patterns}
 
-    def _take(self, tags: Mapping[str, list[str]], *, again: bool) -> None:
+    def _take(self, tags: Mapping[str, Sequence[str]], *, again: bool) -> None:
         self.targets = {target.key: target for target in self.plan.images(tags)}
         found = list(self.targets.values())
         self.outdated |= pinned.outdated(found, self.results, refresh=self.settings.refresh, again=again)
         if self._host.first:
             self.refused = refusals(found, self.settings, self.environ, self.results)
             self.outdated |= set(self.refused)  # their manifests are asked for again, which tells
-
-    def _lists(self, field: str) -> Mapping[str, Any]:
-        path = self._host.top / self.choice
-        return receipts.read(path)[field] if self.patterns and path.exists() else {}

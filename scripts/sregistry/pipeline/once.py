@@ -128,7 +128,7 @@ class Run:
         """Tell what became of the images."""
         self.ended_well = not failed
         try:
-            self._summary.close(failed=failed, patterns=self._images.failed_patterns() if self._summary.begun else None)
+            self._summary.close(failed=failed, patterns=self._images.lists.failed if self._summary.begun else None)
         except SregistryError as error:
             code = errors.report(error)
             if not failed:

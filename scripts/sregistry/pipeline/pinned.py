@@ -23,8 +23,8 @@ def tags(plan: Plan, results: Results) -> dict[str, list[str]]:
     found = {key: list(listed) for key, listed in plan.settled.items()}
     for pattern in plan.open:
         try:
-            found[pattern.key] = [str(tag) for tag in receipts.read(results.at(paths.TAGS, pattern=pattern.key))["tags"]]
-        except (SregistryError, KeyError, TypeError):
+            found[pattern.key] = list(receipts.TagList.read(results.at(paths.TAGS, pattern=pattern.key)).tags)
+        except SregistryError:
             continue
     return found
 

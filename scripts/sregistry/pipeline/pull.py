@@ -31,9 +31,10 @@ from sregistry.catalog import occupant
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record, record
 from sregistry.config import requested, temporary
+from sregistry.config.options import DISABLE_CACHE, flag
 from sregistry.config.registries import OWN, own_file
 from sregistry.config.secrets_file import overlay
-from sregistry.config.settings import DISABLE_CACHE, Settings, flag
+from sregistry.config.settings import Settings
 from sregistry.config.targets import Target, targets
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.image import programs

@@ -32,8 +32,9 @@ def register(stages: arguments.Stages) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Download one blob into the store, as one of the images that name it leads to it."""
+    from sregistry.config.options import DEFAULTS
     from sregistry.config.secrets_file import overlay
-    from sregistry.config.settings import DEFAULTS, registry
+    from sregistry.config.settings import registry
     from sregistry.layers.inflate import is_estargz
     from sregistry.oci.documents import Digest
     from sregistry.registry import claims

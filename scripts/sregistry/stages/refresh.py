@@ -8,9 +8,11 @@ questions ─▶ `connections` threads ─▶ registries ─▶ [TagChange], [Ch
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,12 +49,10 @@ def run(options: argparse.Namespace) -> None:
     asked = receipts.read(options.questions)
     environ = overlay(os.environ)
     with tempfile.TemporaryDirectory(prefix="sregistry-refresh-", dir=temporary.working(environ)) as folder:
-        tags = [lambda pattern=pattern: _pattern(options, pattern) for pattern in asked["patterns"]]
-        manifests = [
-            lambda image=image, aside=Path(folder, str(number)): _image(options, image, aside, environ)
-            for number, image in enumerate(asked["images"])
-        ]
-        found: list[Any] = _answers([*tags, *manifests], options.connections)
+        tags = [partial(_pattern, options, pattern) for pattern in asked["patterns"]]
+        asides = (Path(folder, str(number)) for number in itertools.count())
+        manifests = [partial(_image, options, image, aside, environ) for image, aside in zip(asked["images"], asides, strict=False)]
+        found: list[Any] = answers([*tags, *manifests], options.connections)
     patterns: list[TagChange] = found[: len(tags)]
     images: list[Change] = list(dict.fromkeys(found[len(tags) :]))  # what becomes several files is told once
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
@@ -106,7 +106,7 @@ def _pattern(options: argparse.Namespace, pattern: Mapping[str, Any]) -> TagChan
         return TagChange(uri=described, before=before, after=None, error=str(error))
 
 
-def _answers(questions: Iterable[Callable[[], T]], threads: int) -> list[T]:
+def answers(questions: Iterable[Callable[[], T]], threads: int) -> list[T]:
     """Return what *questions* return, in their order; so many *threads* ask at a time. An exception of one is raised at the end."""
     waiting = iter(enumerate(questions))
     lock = threading.Lock()
