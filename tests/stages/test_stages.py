@@ -398,3 +398,23 @@ def test_a_stage_starts_light() -> None:
     code = f"import sys, sregistry.stages.__main__; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_stage_imports_no_other() -> None:
+    code = (
+        "import contextlib, sys; from sregistry.stages.__main__ import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['layer', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('sregistry.stages.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == [f"sregistry.stages.{name}" for name in ("__main__", "arguments", "layer", "wording")]
+
+
+def test_every_stage_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command without a stage's name imports them all."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.split()
+    folder = Path(main.__code__.co_filename).parent
+    rules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "arguments", "wording", "remake", "gather"}
+    assert (rules | {"gather-tags", "gather-layers", "report-tags"}) <= set(shown)
