@@ -74,7 +74,7 @@ def forget(outputs: Iterable[Path]) -> None:
 
 def forget_image(manifest: Path) -> None:
     """Remove what is known of failures to make an image of what its manifest.json said before."""
-    place = Results(manifest.parent.parent.parent)
+    place = Results.around(manifest)
     forget(place.at(output, image=manifest.parent.name) for output in _OF_IMAGE)
 
 

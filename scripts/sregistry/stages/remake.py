@@ -46,7 +46,7 @@ class Sources:
 
     def __init__(self, resolved: Resolved, manifest: Path, metadata: Path) -> None:
         self._digests = [layer.blob.digest for layer in resolved.layers]
-        self._results, self._metadata = Results(manifest.parent.parent.parent), metadata
+        self._results, self._metadata = Results.around(manifest), metadata
 
     def remade(self, number: int, damaged: DamagedLayer) -> tuple[Path, bytes]:
         """Make layer *number* anew; return its folder and the digest of its index.
