@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("explode", help="inflate and recompress a layer")
-    arguments.add_store(stage)
-    arguments.add_compression(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "explode", run, "inflate and recompress a layer", "store", "compression", "output")
     stage.add_argument("--layer", type=Path, required=True, metavar="FILE", help="receipt of the layer")
     stage.add_argument("--manifest", type=Path, nargs="*", default=[], metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--threads", type=int, default=1, metavar="N")
     stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,15 +10,11 @@ from sregistry.stages import arguments
 
 def register(stages: arguments.Stages) -> None:
     """Add the commands."""
-    stage = stages.add_parser("gather-tags", help="gather the tags of all patterns")
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "gather-tags", gather_tags, "gather the tags of all patterns", "output")
     stage.add_argument("lists", type=Path, nargs="+", metavar="FILE")
-    stage.set_defaults(run=gather_tags)
 
-    stage = stages.add_parser("gather-layers", help="gather the layers of all images")
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "gather-layers", gather_layers, "gather the layers of all images", "output")
     stage.add_argument("manifests", type=Path, nargs="*", metavar="FILE")
-    stage.set_defaults(run=gather_layers)
 
 
 def gather_tags(options: argparse.Namespace) -> None:

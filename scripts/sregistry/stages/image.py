@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("image", help="assemble the image")
-    arguments.add_manifest(stage)
-    arguments.add_output(stage)
-    arguments.add_guard(stage)
-    arguments.add_builder(stage)
+    stage = arguments.command(stages, "image", run, "assemble the image", "manifest", "output", "guard", "builder")
     stage.add_argument("--metadata", type=Path, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("--sandbox", type=Path, metavar="FILE", help="sandbox.index")
     stage.add_argument("--sif", type=Path, metavar="FILE", help="receipt of the layer, in place of both, if it is a SIF")
@@ -35,7 +31,6 @@ def register(stages: arguments.Stages) -> None:
     levels = ("fast", "default", "small")
     stage.add_argument("--level", choices=levels, default="default", help="of compression, for another builder than native")
     stage.add_argument("--threads", type=int, default=1, metavar="N", help="for another builder than native")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -20,14 +20,11 @@ if TYPE_CHECKING:
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("layer", help="download a layer")
-    arguments.add_store(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "layer", run, "download a layer", "store", "output")
     stage.add_argument("--manifest", type=Path, required=True, nargs="+", metavar="FILE", help="manifest.json of images that name it")
     stage.add_argument("--digest", required=True)
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time, for a large layer")
     stage.add_argument("--limit", type=int, metavar="BYTES", help="of the layer uncompressed")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,14 +11,9 @@ from sregistry.stages import arguments
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("metadata", help="environment, runscript, labels")
-    arguments.add_manifest(stage)
-    arguments.add_store(stage)
-    arguments.add_compression(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "metadata", run, "environment, runscript, labels", "manifest", "store", "compression", "output")
     stage.add_argument("--docker-cmd", action="store_true", help="runscript from Cmd")
     stage.add_argument("--tar", type=Path, required=True, metavar="FILE")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

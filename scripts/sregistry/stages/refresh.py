@@ -29,12 +29,9 @@ T = TypeVar("T")
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("refresh", help="tell what changed")
-    arguments.add_store(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "refresh", run, "tell what changed", "store", "output")
     stage.add_argument("--questions", type=Path, required=True, metavar="FILE", help="images and patterns, and what they meant; removed")
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

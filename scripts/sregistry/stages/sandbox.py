@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("sandbox", help="merge the layers")
-    arguments.add_manifest(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "sandbox", run, "merge the layers", "manifest", "output")
     stage.add_argument("--metadata", type=Path, required=True, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("layers", type=Path, nargs="*", metavar="FILE", help="receipts of exploded layers")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
