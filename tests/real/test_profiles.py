@@ -96,7 +96,7 @@ def queue(kind: str, pipeline: Pipeline, tmp_path: Path) -> Path:
     commands.mkdir()
     (commands / "kind").write_text(kind)
     for name in ("qsub", "qstat", "qacct", "qdel"):
-        (commands / name).write_text((REPOSITORY / "tests/real/queue.py").read_text())
+        (commands / name).write_text((REPOSITORY / "tests/support/queue.py").read_text())
         (commands / name).chmod(0o755)
     pipeline.more["PATH"] = f"{commands}:{pipeline.environment()['PATH']}"
     return commands
