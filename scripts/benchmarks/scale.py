@@ -209,7 +209,7 @@ def _sandbox(folder: Path) -> None:
 
 def _image(folder: Path) -> None:
     from sregistry.image.assemble import build
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
 
     packed = Sandbox.read(folder / "sandbox.index")
     build(packed, format="simg", target=folder / "image", created=0, deffile=b"", documents={}, architecture="amd64")
@@ -217,7 +217,7 @@ def _image(folder: Path) -> None:
 
 def _entries(stage: str, folder: Path) -> int:
     """Return what a stage has gone through: entries of the tars, or names in the sandbox."""
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
     from sregistry.layers.index import Index
 
     if stage == "image":

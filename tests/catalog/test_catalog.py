@@ -21,6 +21,7 @@ from sregistry.catalog.record import record
 from sregistry.config.settings import Settings
 from sregistry.errors import CatalogError, InvalidReference
 from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
+from sregistry.results.receipts import Image
 from sregistry.results.resolved import Document, Layer, Resolved
 from tests.support.records import VERSION, made
 
@@ -280,6 +281,9 @@ def test_writers_that_are_killed(catalog: Catalog) -> None:
     assert len({record.id for record in catalog.records()}) == len(catalog.records())
 
 
+IMAGE = Image(path="/i.sif", format="sif", size=7, version=VERSION, architecture="amd64", manifest="", holds=())
+
+
 def test_the_record_of_an_old_image() -> None:
     text = '{"schemaVersion": 1}'
     descriptor = Descriptor(media_type=MediaType.SCHEMA1, digest=Digest.of(text.encode()), size=len(text))
@@ -299,7 +303,7 @@ def test_the_record_of_an_old_image() -> None:
         documents=(Document(descriptor=descriptor, text=text),),
         image_config="{}",
     )
-    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    kept = record(resolved, IMAGE, now=NOW)
     assert kept.compressed_size == 0, "not known"
     assert list(kept.metrics) == ["selfLink", "1"]
 
@@ -325,7 +329,7 @@ def test_a_record_of_an_image() -> None:
         documents=(document(index), document(manifest)),
         image_config="{}",
     )
-    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    kept = record(resolved, IMAGE, now=NOW)
     assert (kept.collection, kept.name, kept.created_at) == ("nvidia", "k8s/caffe2", "2018-01-15 15:33:30")
     assert (kept.size, kept.compressed_size, kept.digest, kept.version) == (7, 0, str(resolved.digest), VERSION)
     folder = "https://nvcr.io/v2/nvidia/k8s/caffe2/manifests"

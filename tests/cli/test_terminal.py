@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from sregistry.cli.commands import images, labels, search
 from sregistry.errors import LayerError, RegistryError, report
 from sregistry.oci.reference import Reference
-from sregistry.pipeline.progress import Bars, Lines, Silent, View
+from sregistry.pipeline.progress.displays import Bars, Lines, Silent
+from sregistry.pipeline.progress.tracker import View
 from sregistry.system import logs
+from sregistry.system.heartbeat import Kind, Message
 from sregistry.terminal import printable
 from tests.support.scripted import Reply, Scripted, client
 
@@ -80,7 +82,7 @@ def test_messages_on_the_way(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_of_progress(kind: Callable[[io.StringIO], Lines | Silent]) -> None:
     stream = io.StringIO()
     with kind(stream) as shown:
-        shown.show(View(lines=(f"warning: {EVIL}",)))
+        shown.show(View(messages=(Message(Kind.WARNING, EVIL),)))
     assert stream.getvalue() == f"warning: {SHOWN}\n"
 
 

@@ -18,8 +18,9 @@ from sregistry.config import secrets_file, temporary
 from sregistry.config.explain import effective
 from sregistry.config.filename import DEFAULT as FILENAME
 from sregistry.config.filename import Template
+from sregistry.config.options import CLIENT_SECRETS
 from sregistry.config.registries import OWN
-from sregistry.config.settings import CLIENT_SECRETS, Settings, registry, unverified
+from sregistry.config.settings import Settings, registry, unverified
 from sregistry.oci.documents import Platform
 from sregistry.system import logs
 

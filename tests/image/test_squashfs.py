@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from sregistry.errors import ImageError
-from sregistry.image.merge import Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.writer import arrange, plan
+from sregistry.image.tree import Sandbox
 from sregistry.layers.compression import Codec, Compression
 from sregistry.layers.index import Index
 from sregistry.system import limits

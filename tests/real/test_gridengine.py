@@ -119,7 +119,7 @@ def test_more_slots_than_there_are(jobs: Jobs) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: Grid Engine refuses a job of 8 slots and 500 MB: ")
-    assert line.endswith("`max-threads` is the most slots of a job")
+    assert line.endswith("`cores` of the profile is the most slots of a job")
     assert jobs.grid.run("qstat", "-u", "*").stdout.strip() == ""
 
 
@@ -128,8 +128,8 @@ def test_more_slots_than_there_are(jobs: Jobs) -> None:
 def test_a_batch(grid: GridEngine, pipeline: Pipeline, threads: int) -> None:
     pipeline.more |= {**grid.environment, "PATH": f"{grid.commands}:{pipeline.environment()['PATH']}"}
     pipeline.folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--directory", str(pipeline.folder)]
-    command += ["--latency-wait", "20", "--seconds-between-status-checks", "1", "--max-threads", str(threads)]
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", str(PROFILE), "--directory", str(pipeline.folder)]
+    command += ["--latency-wait", "20", "--seconds-between-status-checks", "1", "--cores", str(threads)]
     command += ["--config", "uri=demo/tiny:1"]
     environ = pipeline.environment()
     done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280, check=False)

@@ -27,7 +27,7 @@ BATCH = ("demo/tiny:1", "demo/sizes:1")
 def command(pipeline: Pipeline, profile: str, *options: str) -> list[str]:
     pipeline.folder.mkdir(parents=True, exist_ok=True)
     (pipeline.folder / "batch.yaml").write_text(f"uri: [{', '.join(BATCH)}]\n")
-    start = [sys.executable, "-m", "snakemake", "--profile", str(REPOSITORY / "workflow/profiles" / profile)]
+    start = [sys.executable, "-m", "snakemake", "--workflow-profile", str(REPOSITORY / "workflow/profiles" / profile)]
     return [*start, "--configfile", str(pipeline.folder / "batch.yaml"), "--directory", str(pipeline.folder), *options]
 
 
@@ -73,12 +73,12 @@ def test_each_line_of_a_profile_has_a_comment(name: str) -> None:
 def test_a_relative_profile_with_another_folder_is_refused(name: str, tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path / "work", "127.0.0.1:9")
     words = command(pipeline, name)
-    words[words.index("--profile") + 1] = f"workflow/profiles/{name}"
+    words[words.index("--workflow-profile") + 1] = f"workflow/profiles/{name}"
     done = subprocess.run(words, cwd=REPOSITORY, env=pipeline.environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     where = f"workflow/profiles/{name}/submit is not found from {pipeline.folder}"
-    assert errors == [f"error: the profile's program {where}; say --profile with the full path of its folder"]
+    assert errors == [f"error: the profile's program {where}; say --workflow-profile with the full path of its folder"]
 
 
 SOON = ("--latency-wait", "20", "--seconds-between-status-checks", "1")

@@ -36,14 +36,14 @@ def slurm(open_folder: Path) -> Iterator[Slurm]:
 
 @dataclass
 class Cluster(Pipeline):
-    """The pipeline with its profile of Slurm: `snakemake --profile workflow/profiles/slurm --configfile batch.yaml`."""
+    """The pipeline with its profile of Slurm: `snakemake --workflow-profile workflow/profiles/slurm --configfile batch.yaml`."""
 
     profile: Path = REPOSITORY / "workflow/profiles/slurm"
     options: list[str] = field(default_factory=list)
 
     def command(self, *options: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "snakemake", "--profile", str(self.profile), "--configfile", str(self.folder / "batch.yaml")),
+            *(sys.executable, "-m", "snakemake", "--workflow-profile", str(self.profile), "--configfile", str(self.folder / "batch.yaml")),
             *("--directory", str(self.folder), *SOON, *self.options, *options),
         ]
 

@@ -33,7 +33,7 @@ def test_damaged(tmp_path: Path, text: str) -> None:
 def test_a_file_taken_by_another_of_its_size(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"one")
-    holds = {"holds": [receipts.hold(image)]}
+    holds = [receipts.Held.image(image)]
     assert not receipts.stale(holds)
     os.utime(image, ns=(1, 1))
     assert receipts.stale(holds)
@@ -42,7 +42,7 @@ def test_a_file_taken_by_another_of_its_size(tmp_path: Path) -> None:
 def test_a_sandbox_may_be_written_in_but_not_replaced(tmp_path: Path) -> None:
     sandbox = tmp_path / "sandbox"
     sandbox.mkdir()
-    holds = {"holds": [receipts.hold(sandbox)]}
+    holds = [receipts.Held.image(sandbox)]
     (sandbox / "new").write_text("")
     assert not receipts.stale(holds)
     (tmp_path / "other").mkdir()
@@ -169,7 +169,7 @@ GONE: dict[str, tuple[list[str], list[str]]] = {
 def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path: Path, gone: list[str], expected: list[str]) -> None:
     image = tmp_path / "image.sif"
     image.write_bytes(b"image")
-    results.write("image.json", {"holds": [receipts.hold(image)]})
+    results.write("image.json", {"holds": [receipts.Held.image(image).json()]})
     results.write("record.json", {"holds": []})
     held = dict(zip(("blob", "exploded", "metadata"), results.held, strict=True)) | {"image": image}
     manifest = {"error": "unreachable"}
@@ -189,3 +189,47 @@ def test_what_a_sweep_makes_anew_is_told_without_one(results: Results, tmp_path:
     names = {"layer": results.layer, "exploded": results.exploded, "gathered": results.gathered, "sandbox": results.image / "sandbox.index"}
     assert found == {names.get(name, results.image / f"{name}.json") for name in expected}
     assert {path: path.stat().st_mtime_ns for path in results.root.rglob("*")} == before
+
+
+EARLIER: dict[str, type[receipts.Receipt]] = {
+    "explode": receipts.Exploded,
+    "gathered": receipts.Gathered,
+    "image": receipts.Image,
+    "layer": receipts.Blob,
+    "metadata": receipts.Metadata,
+    "no_tags": receipts.TagList,
+    "record": receipts.Recorded,
+    "refused": receipts.Refused,
+    "sandbox": receipts.Image,
+    "tags": receipts.TagList,
+    "targets": receipts.TagLists,
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), EARLIER.items(), ids=EARLIER)
+def test_a_receipt_of_an_earlier_version_is_taken_as_it_is(tmp_path: Path, name: str, kind: type[receipts.Receipt]) -> None:
+    """The stages before receipts had types wrote these files."""
+    earlier = Path(__file__).with_name("earlier") / f"{name}.json"
+    kind.read(earlier).write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == earlier.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"size": None}, "size: missing"),
+        ({"size": "93"}, "size: expected int, got '93'"),
+        ({"diff_id": 1}, "diff_id: expected str | None, got 1"),
+        ({"holds": {}}, "holds: expected tuple"),
+        ({"holds": ["x"]}, "holds: "),
+        ({"holds": [{"size": 1}]}, "holds: KeyError 'path'"),
+    ],
+    ids=["missing", "no number", "no text", "no list", "no object", "no path"],
+)
+def test_a_damaged_receipt_names_its_key(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    value = {**receipts.read(Path(__file__).with_name("earlier") / "layer.json"), **change}
+    receipts.write(tmp_path / "layer.json", {key: item for key, item in value.items() if key != "size" or item is not None})
+    with pytest.raises(StoreError) as caught:
+        receipts.Blob.read(tmp_path / "layer.json")
+    assert caught.value.message.startswith(f"{tmp_path / 'layer.json'} is damaged: {said}")
+    assert caught.value.hint == "remove that file"

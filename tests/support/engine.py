@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sregistry.image import assemble, merge
+from sregistry.image import assemble, merge, tree
 from sregistry.image.metadata import environment_tar
 from sregistry.layers.compression import LEVELS, Codec, Compression
 from sregistry.layers.explode import explode_tar
@@ -36,18 +36,18 @@ def folders(root: Path, tars: Tars, compression: Compression | None = None) -> l
     return [Path(explode_tar(store, item, compression or Compression())["path"]) for item in data]
 
 
-def merged(root: Path, layers: Tars, compression: Compression | None = None) -> merge.Sandbox:
+def merged(root: Path, layers: Tars, compression: Compression | None = None) -> tree.Sandbox:
     """Merge *layers* between an empty base environment and empty metadata."""
     return merge.merge(folders(root, [[], *layers, []], compression))
 
 
-def paths(packed: merge.Sandbox) -> dict[bytes, tuple[int, int]]:
+def paths(packed: tree.Sandbox) -> dict[bytes, tuple[int, int]]:
     """Return layer number and row of each path, (-1, -1) for what no layer describes."""
     found: dict[bytes, tuple[int, int]] = {}
     names = {0: b""}
     for row in range(len(packed)):
         source = packed.source[row]
-        found[names[row]] = (-1, -1) if source == merge.IMPLIED else (source >> 32, source & 0xFFFFFFFF)
+        found[names[row]] = (-1, -1) if source == tree.IMPLIED else (source >> 32, source & 0xFFFFFFFF)
         for child in packed.children(row):
             names[child] = names[row] + b"/" + packed.name(child) if row else packed.name(child)
     return found

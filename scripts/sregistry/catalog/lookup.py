@@ -29,7 +29,8 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.occupant import canonical
 from sregistry.catalog.record import Record
 from sregistry.config.filename import FORMATS
-from sregistry.config.settings import Settings, clients, platform
+from sregistry.config.options import platform
+from sregistry.config.settings import Settings, clients
 from sregistry.config.targets import locate
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, UsageError
 from sregistry.oci.documents import Platform
@@ -152,6 +153,17 @@ class Lookup:
         if asked and others:
             return CatalogError(f"{text}: no such image for {asked} in {self.catalog.path}; {_listed(others, 'there is')}")
         return CatalogError(f"{text}: no such image in {self.catalog.path}", hint=_HINT)
+
+
+def named(text: str, record: Record, client: str, environ: Mapping[str, str]) -> Reference:
+    """Read a name that an image is to get, as *client* means it. Raises UsageError: it says another registry than the image's."""
+    owner, reference = locate(text, client, environ)
+    scheme, rest = split_scheme(text)
+    says = scheme is not None or _has_host(rest)
+    if says and record.registry and canonical(record.registry) != canonical(owner.base):
+        hint = "leave the registry out of the new name"
+        raise UsageError(f"{text!r} is a name at {owner.base}, and {record.uri} is an image of {record.registry}", hint=hint)
+    return reference
 
 
 @dataclass(frozen=True, slots=True)

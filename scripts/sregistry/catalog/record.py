@@ -20,6 +20,7 @@ from sregistry.oci.json_fields import load_json
 from sregistry.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from sregistry.results.receipts import Image
     from sregistry.results.resolved import Resolved
 
 #: How a record writes a time, which is UTC.
@@ -126,7 +127,7 @@ _EMPTY = {field.name: _NOTHING.get(str(field.type)) for field in fields(Record)}
 
 def record(
     resolved: Resolved,
-    image: Mapping[str, Any] | None,
+    image: Image | None,
     *,
     now: datetime,
     facts: Mapping[str, Any] | None = None,
@@ -141,7 +142,6 @@ def record(
         facts: what the image's config says.
         made: what a rebuild needs.
     """
-    image = image or {"version": "", "path": None, "size": 0, "format": ""}
     sizes = [layer.blob.size for layer in resolved.layers]
     return Record(
         client=resolved.client,
@@ -152,12 +152,12 @@ def record(
         url=resolved.url,
         registry=resolved.registry,
         digest=str(resolved.digest),
-        version=image["version"],
-        image=image["path"],
-        size=image["size"],
+        version=image.version if image else "",
+        image=image.path if image else None,
+        size=image.size if image else 0,
         compressed_size=0 if None in sizes else sum(size or 0 for size in sizes),
         created_at=now.astimezone(UTC).strftime(TIME),
-        format=image["format"],
+        format=image.format if image else "",
         platform=str(resolved.platform),
         metrics=_metrics(resolved),
         facts=dict(facts or {}),

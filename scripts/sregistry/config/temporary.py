@@ -24,8 +24,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sregistry.config.settings import TMPDIR, Settings, folder
+from sregistry.config.options import TMPDIR, folder
+from sregistry.config.settings import Settings
 from sregistry.errors import StoreError, from_oserror
+from sregistry.store.store import Store
 
 
 def working(environ: Mapping[str, str]) -> Path | None:
@@ -69,6 +71,21 @@ def cache(settings: Settings, results: Path, batch: str) -> Path:
         return Path.cwd() / results / f".cache-{batch}"
     run = hashlib.sha256(f"{os.geteuid()} {Path.cwd()} {batch}".encode(errors="surrogateescape")).hexdigest()[:16]
     return settings.tmpdir / f"sregistry-cache-{run}"
+
+
+@contextlib.contextmanager
+def writable_store(settings: Settings, environ: Mapping[str, str]) -> Iterator[Store]:
+    """Give the user's store, or, where it can't be written, one that is thrown away and reads it."""
+    mine = Store(settings.store, settings.cache_from)
+    try:
+        writable = os.access(mine.folder(mine.root / "ingest"), os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        yield mine
+        return
+    with tempfile.TemporaryDirectory(prefix="sregistry-", dir=working(environ)) as folder:
+        yield Store(Path(folder), (settings.cache, *settings.cache_from))
 
 
 @contextlib.contextmanager

@@ -29,11 +29,11 @@ from sregistry.config.filename import neighbour
 from sregistry.errors import ImageError, StoreError, from_oserror
 from sregistry.image import sif
 from sregistry.image.copying import Copier, Follower, copy
-from sregistry.image.merge import IMPLIED, Sandbox, lookup
 from sregistry.image.provenance import is_sandbox
 from sregistry.image.squashfs.format import PADDING, SUPERBLOCK
 from sregistry.image.squashfs.layout import Stretch
 from sregistry.image.squashfs.writer import arrange, plan
+from sregistry.image.tree import IMPLIED, Sandbox, lookup
 from sregistry.image.unpack import unpack
 from sregistry.layers.compression import Compression
 from sregistry.layers.contents import Contents

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from sregistry.errors import ImageError
 from sregistry.image import programs, sif, tar_writer
 from sregistry.image.assemble import architecture_of, prefix_of, published, unguarded
-from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs import format as f
+from sregistry.image.tree import IMPLIED, Sandbox
 from sregistry.image.unpack import open_bits, unpack
 from sregistry.layers.compression import Codec
 from sregistry.layers.contents import Contents

@@ -35,7 +35,7 @@ from sregistry.oci.documents import Digest
 from sregistry.store import exploded
 from sregistry.store.beneath import opened
 from sregistry.store.store import Store
-from sregistry.system.heartbeat import beating
+from sregistry.system.heartbeat import publish_position
 
 
 def explode(
@@ -73,7 +73,7 @@ def explode(
     @contextlib.contextmanager
     def reading() -> Iterator[IO[bytes]]:
         try:
-            with opened(path, depth=3) as file, beating(f"explode-{blob.algorithm}-{blob.hex}", file):
+            with opened(path, depth=3) as file, publish_position(f"explode-{blob.algorithm}-{blob.hex}", file):
                 yield file
         except OSError as error:
             wrong = from_oserror(error, StoreError, f"can't explode {name}:")

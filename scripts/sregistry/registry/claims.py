@@ -11,7 +11,7 @@ concerns this image alone, whose later stages compare. So none of the claims is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -32,13 +32,11 @@ class Claim(NamedTuple):
     resolved: Resolved
     layer: Layer
 
-
-def key(manifest: Mapping[str, Any], layer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what tells one claim from another, of manifest.json and a layer in it: equal ones end alike."""
-    return (
-        *(str(manifest.get(name)) for name in ("client", "registry", "repository")),
-        *map(str, map(layer.get, ("size", "diff_id", "urls"))),
-    )
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this claim from another: equal ones end alike."""
+        image, blob = self.resolved, self.layer.blob
+        return image.client, image.registry, image.repository, blob.size, self.layer.diff_id, tuple(blob.urls)
 
 
 def read(manifests: Iterable[Path], digest: Digest) -> list[Claim]:

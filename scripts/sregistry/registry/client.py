@@ -38,6 +38,7 @@ from sregistry.registry.exchange import Exchange
 from sregistry.registry.http import RETRIED, Patience, new_session
 from sregistry.registry.rate_limit import Pace, limit_of
 from sregistry.registry.tokens import CATALOG, Answer, Authenticator, Login
+from sregistry.store.store import Store
 from sregistry.system import limits
 
 #: Seconds that are given to what is only good to know.
@@ -62,6 +63,12 @@ class Page(NamedTuple):
     document: dict[str, Any]
     url: str
     links: list[str]
+
+
+def connect(settings: RegistrySettings, environ: Mapping[str, str], store: Store, patience: Patience | None = None) -> RegistryClient:
+    """Return a client with the user's credentials, which keeps to the pace that all processes with this store share."""
+    pace = Pace(store, settings.base, settings.rate)
+    return RegistryClient(settings, patience=patience, pace=pace, keyring=Keyring(settings, environ))
 
 
 class RegistryClient:

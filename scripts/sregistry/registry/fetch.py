@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from sregistry.config.settings import DEFAULTS
+from sregistry.config.options import DEFAULTS
 from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, from_oserror
 from sregistry.oci.documents import Descriptor
 from sregistry.oci.reference import Reference

@@ -71,6 +71,10 @@ class Patience:
         time.sleep(min(self.longest, self.backoff * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 -- no secret
 
 
+#: That of somebody who waits for the answer.
+IMPATIENT = Patience(retries=2, longest=10)
+
+
 class _Retry(Retry):
     """urllib3's Retry that survives a senseless Retry-After, knows the headers of rate limits, and bounds both by `backoff_max`."""
 

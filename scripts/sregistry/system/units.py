@@ -7,15 +7,10 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
 
-from sregistry.errors import SregistryError, UsageError
-
-_Value = TypeVar("_Value")
+from sregistry.errors import UsageError
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?:([KMGT])(i?)B?|B)?", re.ASCII | re.IGNORECASE)
 #: What a size looks like, for messages.
@@ -50,15 +45,3 @@ def port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or int(text) > 65535:
         raise UsageError(f"{text!r} is no port", hint="a number from 0 to 65535")
     return int(text)
-
-
-def argument(reader: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """Return *reader* as the `type` of an argument: argparse shows the reader's own words."""
-
-    def read(text: str) -> _Value:
-        try:
-            return reader(text)
-        except SregistryError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
