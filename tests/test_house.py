@@ -68,9 +68,10 @@ FORBIDDEN = {
 def test_the_layer_rule_bites(tmp_path: Path, name: str) -> None:
     modules, contract, named_module = FORBIDDEN[name]
     shutil.copytree(PACKAGE, tmp_path / "sregistry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TOP / "pyproject.toml", tmp_path)
     for module, text in modules.items():
         (tmp_path / "sregistry" / module).write_text(f'"""A module too many."""\n\n{text}')
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache", "--config", TOP / "pyproject.toml"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
     environ = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
