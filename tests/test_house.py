@@ -91,3 +91,15 @@ def test_few_modules_stand_beside_the_packages() -> None:
     """`stage` is an alias for those who call it by its earlier name."""
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "stage"}
     assert modules <= FLOORS.keys() and len(modules) <= 5
+
+
+#: Lines that a reader can hold in mind.
+LONGEST_MODULE, LONGEST_CLASS = 450, 300
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=named)
+def test_modules_and_classes_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    classes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)}
+    assert not {name: lines for name, lines in classes.items() if lines > LONGEST_CLASS}
