@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sregistry.config.options import DEFAULTS
-from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, from_oserror
+from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, os_errors_as
 from sregistry.oci.documents import Descriptor
 from sregistry.oci.reference import Reference
 from sregistry.registry.client import RegistryClient
@@ -85,10 +85,8 @@ def fetch(
 def free_bytes(folder: Path) -> int:
     """Return the bytes that a user may still write below a folder, which may be yet to be made. Raises StoreError."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    try:
+    with os_errors_as(StoreError, "can't read"):
         found = os.statvfs(there)
-    except OSError as error:
-        raise from_oserror(error, StoreError, "can't read") from error
     return found.f_bavail * found.f_frsize
 
 
