@@ -89,7 +89,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if _LEFT_OUT and "not slow" in config.option.markexpr:
+    if _LEFT_OUT and config.option.markexpr == "not slow":
         terminalreporter.section(f"scripts/test --all adds {_LEFT_OUT.total()} tests")
         for reason, number in _LEFT_OUT.most_common():
             terminalreporter.write_line(f"{number:5}  {reason}")
