@@ -73,7 +73,7 @@ def test_the_wheel_carries_the_workflow() -> None:
     workflow = {path for path in (TOP / "workflow").rglob("*") if path.is_file() and not {".snakemake", "__pycache__"} & set(path.parts)}
     assert workflow <= carried
     assert {TOP / "config/registries.yaml", TOP / "scripts/sregistry/py.typed"} <= carried
-    assert set((TOP / "scripts/sregistry/templates").iterdir()) <= carried
+    assert set((TOP / "scripts/sregistry/pipeline/report/templates").iterdir()) <= carried
 
 
 def test_the_source_distribution_is_the_repository(tmp_path: Path) -> None:
