@@ -68,7 +68,7 @@ def test_the_wheel_carries_the_workflow() -> None:
         path
         for package, patterns in tool["package-data"].items()
         for pattern in patterns
-        for path in (TOP / tool["package-dir"].get(package, f"scripts/{package}")).glob(pattern)
+        for path in (TOP / tool["package-dir"].get(package, f"scripts/{package.replace('.', '/')}")).glob(pattern)
     }
     workflow = {path for path in (TOP / "workflow").rglob("*") if path.is_file() and not {".snakemake", "__pycache__"} & set(path.parts)}
     assert workflow <= carried
