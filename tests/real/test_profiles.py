@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.real.conftest import Pipeline
+from tests.support import snakemake
 
 PROFILES = sorted(path.parent.name for path in (REPOSITORY / "workflow/profiles").glob("*/config.yaml"))
 BATCH = ("demo/tiny:1", "demo/sizes:1")
@@ -27,8 +27,13 @@ BATCH = ("demo/tiny:1", "demo/sizes:1")
 def command(pipeline: Pipeline, profile: str, *options: str) -> list[str]:
     pipeline.folder.mkdir(parents=True, exist_ok=True)
     (pipeline.folder / "batch.yaml").write_text(f"uri: [{', '.join(BATCH)}]\n")
-    start = [sys.executable, "-m", "snakemake", "--workflow-profile", str(REPOSITORY / "workflow/profiles" / profile)]
-    return [*start, "--configfile", str(pipeline.folder / "batch.yaml"), "--directory", str(pipeline.folder), *options]
+    what: list[str | Path] = [
+        "--workflow-profile",
+        REPOSITORY / "workflow/profiles" / profile,
+        "--configfile",
+        pipeline.folder / "batch.yaml",
+    ]
+    return snakemake.command(*what, "--directory", pipeline.folder, *options, snakefile=None)
 
 
 def run(pipeline: Pipeline, profile: str, *options: str) -> subprocess.CompletedProcess[str]:
