@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sregistry.oci.documents import Digest
-from sregistry.pipeline.progress.displays import Lines, Silent, display, span, summary
+from sregistry.pipeline.progress.displays import Lines, Silent, display, summary
 from sregistry.pipeline.progress.tracker import Rate, Step, Tracker, View
 from sregistry.results.paths import Results
 from sregistry.store.store import Store
@@ -141,11 +141,6 @@ def test_rate(points: list[tuple[float, float]], expected: float) -> None:
     rate = Rate()
     found = [rate.add(*point) for point in points]
     assert found[-1] == expected
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str)
-def test_span(seconds: float, text: str) -> None:
-    assert span(seconds) == text
 
 
 def test_lines_come_at_intervals(work: Work) -> None:

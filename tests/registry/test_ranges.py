@@ -306,7 +306,7 @@ def test_a_store_that_can_t_be_written_has_a_bucket_a_process(tmp_path: Path) ->
 def test_a_registry_that_has_no_request_left_is_left_alone(store: Store, headers: dict[str, str], seconds: float) -> None:
     clock = Clock()
     pace = Pace(store, "h", None, clock=clock, sleep=clock.sleep)
-    pace.heed(headers)
+    pace.note_limits(headers)
     if "x-ratelimit-reset" in headers:
         assert reset_of(headers, lambda: 1_000_000_000) == 9
         return

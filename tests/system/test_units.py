@@ -42,3 +42,18 @@ def test_other_numbers(reader: Callable[[str], float], good: list[str], bad: lis
     for text in bad:
         with pytest.raises(UsageError, match="is no "):
             reader(text)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str)
+def test_span(seconds: float, text: str) -> None:
+    assert units.span(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(None, ""), (0, "0.0 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (10**9, "1.00 GB")])
+def test_an_amount(count: int | None, text: str) -> None:
+    assert units.amount(count) == text
+
+
+def test_a_table_has_aligned_columns_and_no_empty_ones() -> None:
+    assert units.table([["a", "", "1"], ["bbb", "", ""]]) == ["a    1", "bbb"]
+    assert units.table([]) == []

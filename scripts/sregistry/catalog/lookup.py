@@ -33,7 +33,7 @@ from sregistry.config.options import platform
 from sregistry.config.settings import Settings, clients
 from sregistry.config.targets import locate
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, UsageError
-from sregistry.oci.documents import Platform
+from sregistry.oci.platforms import Platform, may_be_one
 from sregistry.oci.reference import Reference, split_scheme
 from sregistry.system import logs
 
@@ -127,7 +127,7 @@ class Lookup:
 
     def _asked(self, record: Record) -> bool:
         """Whether a record is of the platform and the format that are asked for."""
-        return (self.format in (None, record.format)) and (self.platform is None or _is_for(record, self.platform))
+        return (self.format in (None, record.format)) and (self.platform is None or may_be_one(record.platform, str(self.platform)))
 
     def _preferences(self, reference: Reference | None) -> Sequence[Callable[[Record], bool]]:
         """Return what tells the image that `pull` would make from others of its name, what weighs most first.
@@ -137,7 +137,7 @@ class Lookup:
         wanted, form = self.platform or self.settings.platform, self.format or self.settings.format
         return (
             lambda record: record.image is not None,
-            lambda record: _is_for(record, wanted) and record.format in ("", form),
+            lambda record: may_be_one(record.platform, str(wanted)) and record.format in ("", form),
             lambda record: reference is None or record.image == str(self._place(record, reference)),
         )
 
@@ -191,17 +191,6 @@ def _is_of(record: Record, registry: str, client: str, explicit: bool) -> bool:
     if not record.registry:
         return record.client == client
     return record.is_renamed and not explicit
-
-
-def _is_for(record: Record, wanted: Platform) -> bool:
-    """Whether a record is for a platform: what it does not say fits, and a variant counts where both have one."""
-    if not record.platform:
-        return True
-    with contextlib.suppress(ConfigError):
-        found = Platform.parse(record.platform)
-        same = (found.os, found.architecture) == (wanted.os, wanted.architecture)
-        return same and (None in (found.variant, wanted.variant) or found.variant == wanted.variant)
-    return record.platform == str(wanted)
 
 
 def _has_host(text: str) -> bool:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from sregistry.config.registries import rows
 from sregistry.errors import ImageError, SregistryError
 from sregistry.image import provenance
-from sregistry.oci.documents import Platform
+from sregistry.oci.platforms import Platform, may_be_one
 from sregistry.results import receipts
 from sregistry.results.paths import IMAGE, Results
 from sregistry.system import limits
@@ -98,7 +98,7 @@ class Identity:
         """Tell whether what is wanted, *self*, is the image *other* or what its tag means now."""
         if (self.registry, self.repository, self.format) != (other.registry, other.repository, other.format):
             return False
-        if not _fits(self.platform, other.platform):
+        if not may_be_one(self.platform, other.platform):
             return False
         if self.tag and other.tag:
             return self.tag == other.tag
@@ -213,18 +213,6 @@ def _said(said: provenance.Said, environ: Mapping[str, str]) -> Identity | None:
         tag = None if reference.digest else reference.tag
         return Identity.of(reference.registry, reference.repository, tag, [reference.digest], platform, said.format)
     return None
-
-
-def _fits(one: str, other: str) -> bool:
-    """Tell whether two platforms may be one: what either does not say does not count."""
-    try:
-        first, second = (Platform.parse(text) if text else None for text in (one, other))
-    except SregistryError:
-        return one == other
-    if first is None or second is None:
-        return True
-    variants = {first.variant, second.variant} - {None}
-    return (first.os, first.architecture) == (second.os, second.architecture) and len(variants) < 2
 
 
 def _place(path: Path) -> str:

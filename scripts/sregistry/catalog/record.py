@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -68,6 +69,40 @@ class Record:
         if not isinstance(document.get("uri"), str):
             raise CatalogError("the catalog holds a record without uri")
         return cls(**{name: document.get(name, empty) for name, empty in _EMPTY.items()})
+
+    @classmethod
+    def of_file(
+        cls,
+        file: Path,
+        *,
+        client: str,
+        reference: Reference,
+        version: str,
+        size: int,
+        created: datetime,
+        format: str,
+        platform: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Return the record of an image file that no pull made."""
+        return cls(
+            client=client,
+            collection=reference.collection,
+            name=reference.name,
+            tag=reference.tag,
+            uri=reference.uri,
+            url="",
+            registry=reference.registry,
+            digest=str(reference.digest or ""),
+            version=version,
+            image=str(file),
+            size=size,
+            compressed_size=0,
+            created_at=created.astimezone(UTC).strftime(TIME),
+            format=format,
+            platform=platform,
+            facts=dict(facts or {}),
+        )
 
     def json(self) -> dict[str, Any]:
         """Return the record as JSON has it."""

@@ -113,11 +113,19 @@ def partition(value: object, name: str) -> str:
     return str(value)
 
 
-def word(value: object, name: str, allowed: Collection[str]) -> str:
-    """Read one of some words."""
-    if value not in allowed:
-        raise ConfigError(f"{name}: {value!r} is unknown", hint="one of " + ", ".join(allowed))
-    return str(value)
+def words(allowed: Collection[str]) -> Callable[[object, str], str]:
+    """Return the reader of one of some words."""
+
+    def read(value: object, name: str) -> str:
+        if value not in allowed:
+            raise ConfigError(f"{name}: {value!r} is unknown", hint="one of " + ", ".join(allowed))
+        return str(value)
+
+    return read
+
+
+def _client(value: object, name: str) -> str:
+    return words(rows())(value, name)
 
 
 def text(value: object, _: str) -> str:
@@ -127,31 +135,33 @@ def text(value: object, _: str) -> str:
 
 #: The JSON schema of a value as the configuration has it. What stands inside a key arrives as text from the command line.
 _TEXT = {"type": ["string", "null"]}
+_TEXTS = {"type": ["string", "array", "null"], "items": {"type": "string"}}
 _FLAG = {"type": ["boolean", "string", "integer"]}
+_NUMBER, _SIZE = {"type": ["integer", "string"]}, {"type": ["integer", "string", "null"]}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """A setting.
 
     Args:
         name: of the field of Settings; of an option that the configuration file may have, also its key there, with a dot in a table.
         help: what it is, as a cell of a table in Markdown.
-        default: as the configuration would have it; None for what has none, or one that depends on the machine: `otherwise` says it.
         read: what a value means; None: it is no field of Settings, and read by another module.
         schema: of the value in the configuration; None: only the variable sets it.
         variables: of the environment; `separated` says how one holds several values.
+        default: as the configuration would have it; None for what has none, or one that depends on the machine: `otherwise` says it.
         unit: of a number.
         per_image: images and groups may have their own.
     """
 
     name: str
     help: str
-    default: Any = None
-    otherwise: str = ""
     read: Callable[[Any, str], Any] | None = None
     schema: Mapping[str, Any] | None = None
     variables: tuple[str, ...] = ()
+    default: Any = None
+    otherwise: str = ""
     separated: str = ""
     unit: str = ""
     per_image: bool = False
@@ -162,199 +172,88 @@ class Option:
         return self.schema is not None
 
 
-def _words(name: str, help: str, default: str, allowed: Collection[str], *, per_image: bool = False) -> Option:
-    """Return an option that is one of some words."""
-
-    def read(value: object, blamed: str) -> str:
-        return word(value, blamed, allowed)
-
-    return Option(name=name, help=help, default=default, read=read, schema={"enum": list(allowed)}, per_image=per_image)
-
-
-def _switch(name: str, help: str, variable: str = "") -> Option:
-    """Return an option that is on or off in the configuration."""
-    return Option(name=name, help=help, default=False, read=flag, schema=_FLAG, variables=(variable,) if variable else ())
-
-
 _CACHE = "~/.singularity"
+_CLIENT = "a row of `registries.yaml`; a scheme such as `docker://` goes before it"
+_CODECS = [codec.name.lower() for codec in Codec]
+_SEE = "see [Compression](#compression)"
+_LIMIT = "size that one layer may have uncompressed, holes of sparse files counted; or such as `10G` (10·10⁹) or `10GiB` (10·2³⁰)"
+_CONNECTIONS = "connections at a time, of all downloads; a large layer takes several; `--resources network=N` goes before it"
+_USERS = "users, by name or number with `:` between, whose exploded layers are used; `*`: everybody's; see [The store](#the-store)"
+_VARIABLES = "further variables whose values rows of `config/registries.yaml` may have sent; see Registries"
 
 #: In the order of the configuration file, then those that only a variable sets.
 OPTIONS = (
     Option(
-        name="client",
-        help="a row of `registries.yaml`; a scheme such as `docker://` goes before it",
-        default="nvidia",
-        read=lambda value, name: word(value, name, rows()),
-        schema=_TEXT,
-        variables=("SREGISTRY_CLIENT",),
+        "client",
+        _CLIENT,
+        _client,
+        _TEXT,
+        ("SREGISTRY_CLIENT",),
+        "nvidia",
+    ),
+    Option("platform", "`os/architecture[/variant]`", platform, _TEXT, PLATFORM, otherwise="this machine's", per_image=True),
+    Option("format", "what an image becomes", words(FORMATS), {"enum": list(FORMATS)}, default="sif", per_image=True),
+    Option("compression.codec", f"of the image's data; {_SEE}", text, {"enum": _CODECS}, default="gzip", per_image=True),
+    Option(
+        "compression.level", f"`fast` for speed, `small` for size; {_SEE}", text, {"enum": list(LEVELS)}, default="default", per_image=True
     ),
     Option(
-        name="platform",
-        help="`os/architecture[/variant]`",
-        otherwise="this machine's",
-        read=platform,
-        schema=_TEXT,
-        variables=PLATFORM,
-        per_image=True,
-    ),
-    _words("format", "what an image becomes", "sif", FORMATS, per_image=True),
-    Option(
-        name="compression.codec",
-        help="of the image's data; see [Compression](#compression)",
-        default="gzip",
-        read=text,
-        schema={"enum": [codec.name.lower() for codec in Codec]},
-        per_image=True,
-    ),
-    Option(
-        name="compression.level",
-        help="`fast` for speed, `small` for size; see [Compression](#compression)",
-        default="default",
-        read=text,
-        schema={"enum": list(LEVELS)},
-        per_image=True,
-    ),
-    Option(
-        name="compression.block_size",
-        help="of squashfs, a power of two from 65536 to 1048576",
+        "compression.block_size",
+        "of squashfs, a power of two from 65536 to 1048576",
+        integer,
+        _NUMBER,
         default=131072,
         unit="bytes",
-        read=integer,
-        schema={"type": ["integer", "string"]},
         per_image=True,
     ),
-    _words("builder", "what writes the image; see [Builders](#builders)", "native", BUILDERS),
+    Option("builder", "what writes the image; see [Builders](#builders)", words(BUILDERS), {"enum": list(BUILDERS)}, default="native"),
+    Option("storage", "folder of the images", folder, _TEXT, ("SREGISTRY_STORAGE",), f"{_CACHE}/shub"),
     Option(
-        name="storage",
-        help="folder of the images",
-        default=f"{_CACHE}/shub",
-        read=folder,
-        schema=_TEXT,
-        variables=("SREGISTRY_STORAGE",),
+        "filename",
+        "how the images' files are called; see [Files of images](#files-of-images)",
+        Template.parse,
+        _TEXT,
+        ("SREGISTRY_FILENAME",),
+        DEFAULT,
     ),
+    Option("force", "yes: an image may take the file of another one", flag, _FLAG, default=False),
+    Option("database", "folder of the catalog", folder, _TEXT, ("SREGISTRY_DATABASE",), _CACHE),
+    Option("cache", "the store of layers is in its folder `docker/`", folder, _TEXT, ("SINGULARITY_CACHEDIR",), _CACHE),
     Option(
-        name="filename",
-        help="how the images' files are called; see [Files of images](#files-of-images)",
-        default=DEFAULT,
-        read=Template.parse,
-        schema=_TEXT,
-        variables=("SREGISTRY_FILENAME",),
-    ),
-    _switch("force", "yes: an image may take the file of another one"),
-    Option(
-        name="database",
-        help="folder of the catalog",
-        default=_CACHE,
-        read=folder,
-        schema=_TEXT,
-        variables=("SREGISTRY_DATABASE",),
-    ),
-    Option(
-        name="cache",
-        help="the store of layers is in its folder `docker/`",
-        default=_CACHE,
-        read=folder,
-        schema=_TEXT,
-        variables=("SINGULARITY_CACHEDIR",),
-    ),
-    Option(
-        name="cache_from",
-        help="a folder or a list: further stores, only read; OCI image layouts and Apptainer's cache, too",
-        default=[],
-        read=folders,
-        schema={"type": ["string", "array", "null"], "items": {"type": "string"}},
-        variables=("SREGISTRY_CACHE_FROM",),
+        "cache_from",
+        "a folder or a list: further stores, only read; OCI image layouts and Apptainer's cache, too",
+        folders,
+        _TEXTS,
+        ("SREGISTRY_CACHE_FROM",),
+        [],
         separated="with `:` between",
     ),
+    Option("connections", _CONNECTIONS, count, {"type": ["integer", "null"]}, ("SREGISTRY_PYTHON_THREADS",), 9),
+    Option("layer_limit", _LIMIT, size, _SIZE, default=limits.LAYER, otherwise=f"`{limits.LAYER}`, 1 TiB", unit="bytes"),
+    Option("refresh", "yes: ask again what the tags mean", flag, _FLAG, default=False),
+    Option("locked", "a lock file, as a run leaves it in `results/lock.yaml`: make what it says", folder, _TEXT),
+    Option("transfer", "the partition or queue for downloads on a cluster; see [Clusters](#clusters)", partition, _TEXT),
+    Option("docker_cmd", "yes: runscript from Cmd", flag, _FLAG, ("SREGISTRY_DOCKER_CMD",), False),
+    Option("disable", "yes: no record, and images go to the current folder", flag, None, (DISABLE,), False),
     Option(
-        name="connections",
-        help="connections at a time, of all downloads; a large layer takes several; `--resources network=N` goes before it",
-        default=9,
-        read=count,
-        schema={"type": ["integer", "null"]},
-        variables=("SREGISTRY_PYTHON_THREADS",),
+        "disable_cache",
+        "yes: layers are kept for the run only and `cache` is left as it is; see below",
+        flag,
+        None,
+        (DISABLE_CACHE,),
+        False,
     ),
+    Option("tmpdir", "folder of large temporary files, made if it is missing", folder, None, (TMPDIR,), otherwise="beside what is made"),
+    Option("trust", _USERS, lambda value, _: trust.users(value), None, (trust.VARIABLE,), "", "nobody"),
+    Option("secrets_file", "the secrets file", variables=(CLIENT_SECRETS,), default="~/.sregistry"),
+    Option("unverified", "yes: certificates are not checked, with a warning", variables=(NOVERIFY,), default=False),
+    Option("token_variables", _VARIABLES, variables=(TOKEN_VARIABLES,), otherwise="none"),
+    Option("registry", "how to reach a registry; see Registries, Login", variables=("SREGISTRY_<CLIENT>_…",), otherwise="the client's row"),
     Option(
-        name="layer_limit",
-        help="size that one layer may have uncompressed, holes of sparse files counted; or such as `10G` (10·10⁹) or `10GiB` (10·2³⁰)",
-        default=limits.LAYER,
-        otherwise=f"`{limits.LAYER}`, 1 TiB",
-        unit="bytes",
-        read=size,
-        schema={"type": ["integer", "string", "null"]},
-    ),
-    _switch("refresh", "yes: ask again what the tags mean"),
-    Option(
-        name="locked",
-        help="a lock file, as a run leaves it in `results/lock.yaml`: make what it says",
-        read=folder,
-        schema=_TEXT,
-    ),
-    Option(
-        name="transfer",
-        help="the partition or queue for downloads on a cluster; see [Clusters](#clusters)",
-        read=partition,
-        schema=_TEXT,
-    ),
-    _switch("docker_cmd", "yes: runscript from Cmd", "SREGISTRY_DOCKER_CMD"),
-    Option(
-        name="disable",
-        help="yes: no record, and images go to the current folder",
-        default=False,
-        read=flag,
-        variables=(DISABLE,),
-    ),
-    Option(
-        name="disable_cache",
-        help="yes: layers are kept for the run only and `cache` is left as it is; see below",
-        default=False,
-        read=flag,
-        variables=(DISABLE_CACHE,),
-    ),
-    Option(
-        name="tmpdir",
-        help="folder of large temporary files, made if it is missing",
-        otherwise="beside what is made",
-        read=folder,
-        variables=(TMPDIR,),
-    ),
-    Option(
-        name="trust",
-        help="users, by name or number with `:` between, whose exploded layers are used; `*`: everybody's; see [The store](#the-store)",
-        default="",
-        otherwise="nobody",
-        read=lambda value, _: trust.users(value),
-        variables=(trust.VARIABLE,),
-    ),
-    Option(
-        name="secrets_file",
-        help="the secrets file",
-        default="~/.sregistry",
-        variables=(CLIENT_SECRETS,),
-    ),
-    Option(
-        name="unverified",
-        help="yes: certificates are not checked, with a warning",
-        default=False,
-        variables=(NOVERIFY,),
-    ),
-    Option(
-        name="token_variables",
-        help="further variables whose values rows of `config/registries.yaml` may have sent; see Registries",
-        otherwise="none",
-        variables=(TOKEN_VARIABLES,),
-    ),
-    Option(
-        name="registry",
-        help="how to reach a registry; see Registries, Login",
-        otherwise="the client's row",
-        variables=("SREGISTRY_<CLIENT>_…",),
-    ),
-    Option(
-        name="log_level",
-        help="how much is said on stderr; `--debug` and `--quiet` go before it",
-        default=logs.Level.INFO.name,
+        "log_level",
+        "how much is said on stderr; `--debug` and `--quiet` go before it",
         variables=(logs.VARIABLE,),
+        default=logs.Level.INFO.name,
     ),
 )
 

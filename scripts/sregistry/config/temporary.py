@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sregistry.config.options import TMPDIR, folder
 from sregistry.config.settings import Settings
-from sregistry.errors import StoreError, from_oserror
+from sregistry.errors import StoreError, os_errors_as
 from sregistry.store.store import Store
 
 
@@ -36,10 +36,8 @@ def working(environ: Mapping[str, str]) -> Path | None:
     if not text:
         return None
     path = folder(text, TMPDIR)
-    try:
+    with os_errors_as(StoreError, f"{TMPDIR}:"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise from_oserror(error, StoreError, f"{TMPDIR}:") from error
     return path
 
 
@@ -95,15 +93,13 @@ def temporary(path: Path) -> Iterator[None]:
     Raises:
         StoreError: it can't be made, or is not ours: in a folder that all may write, somebody else could wait there.
     """
-    try:
+    with os_errors_as(StoreError, "can't make a temporary cache:"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
         found = path.lstat()
         if path.is_symlink() or not path.is_dir() or found.st_uid != os.geteuid():
             raise StoreError(f"{path} is no folder of yours", hint=f"set {TMPDIR} to a folder of your own")
-    except OSError as error:
-        raise from_oserror(error, StoreError, "can't make a temporary cache:") from error
     try:
         yield
     finally:

@@ -49,8 +49,7 @@ from sregistry.results.paths import BENCHMARKS, FAILED, GATHERED, IMAGE, LOGS, M
 from sregistry.results.resolved import Resolved
 from sregistry.store import maintenance
 from sregistry.store.store import Store
-from sregistry.system import heartbeat
-from sregistry.system import logs as messages
+from sregistry.system import heartbeat, logs
 from sregistry.system.locks import lease
 
 #: How many state folders are kept, and for how many seconds after their last use.
@@ -134,7 +133,7 @@ def run(
         if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
             return [PullResult(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
         tracker = Tracker(place, [target.key for target in made], settings.compression.variant, store, folder)
-        given = {**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", heartbeat.VARIABLE: str(folder)}
+        given = {**environ, **_absolute(environ), **logs.exported(), DISABLE_CACHE: "no", heartbeat.VARIABLE: str(folder)}
         engine = Engine(state, _config(entries, settings), given, force=force)
         try:
             engine.start()
@@ -305,9 +304,9 @@ def _record(place: Results, target: Target, settings: Settings) -> tuple[Record,
 
 def _errors(place: Results, target: Target, settings: Settings) -> tuple[str, ...]:
     """Return why the jobs of this run failed that an image needs, each reason once."""
-    logs = JobLogs(place)
-    jobs = logs.jobs(target.key, settings.compression.variant, receipts.layer_digests(place.at(MANIFEST, image=target.key)))
+    job_logs = JobLogs(place)
+    jobs = job_logs.jobs(target.key, settings.compression.variant, receipts.layer_digests(place.at(MANIFEST, image=target.key)))
     # A job that gathers has no image's name.
     jobs += [Job("manifests", path.stem, path) for path in place.at(GATHERED, batch="_").parent.glob(f"*{FAILED}")]
-    failures = filter(None, (logs.trace(job).failure for job in jobs))
+    failures = filter(None, (job_logs.trace(job).failure for job in jobs))
     return tuple(dict.fromkeys(f"{target.uri}: {failure}" if failure.cause == BUG else str(failure) for failure in failures))

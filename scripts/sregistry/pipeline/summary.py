@@ -25,14 +25,15 @@ from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
 from sregistry.pipeline import pinned
 from sregistry.results import receipts
-from sregistry.results.changes import Change, as_table, size, table
+from sregistry.results.changes import Change, as_table
 from sregistry.results.job_logs import Job, JobLogs
 from sregistry.results.paths import IMAGE, LOCK, MANIFEST, RECORD, SUMMARY, Results
 from sregistry.results.receipts import Image
 from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
-from sregistry.system import logs as messages
+from sregistry.system import logs
 from sregistry.system.locks import lease
+from sregistry.system.units import amount, table
 from sregistry.terminal import printable
 
 #: The last one is of a run that was told to make something else, such as `--until manifests`.
@@ -262,7 +263,7 @@ class Summary:
         return self._logs.jobs(target.key, target.compression.variant, digests)
 
     def _print(self, lines: Iterable[str]) -> None:
-        if messages.shown(messages.Level.INFO):
+        if logs.shown(logs.Level.INFO):
             for line in lines:
                 print(printable(line), file=self._out or sys.stderr, flush=True)
 
@@ -271,4 +272,4 @@ def _row(image: ImageStatus) -> list[str]:
     if image.status == FAILED:
         return [FAILED, image.uri, "", "", image.reason or ""]
     seconds = f"{image.seconds:.1f} s" if image.status == DONE else ""
-    return [image.status, image.uri, size(image.size), seconds, image.path]
+    return [image.status, image.uri, amount(image.size), seconds, image.path]

@@ -23,10 +23,10 @@ from pathlib import Path
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.image_facts import facts
 from sregistry.catalog.imports.records import Skipped
-from sregistry.catalog.record import TIME, Record
+from sregistry.catalog.record import Record
 from sregistry.config.settings import Settings
 from sregistry.config.targets import locate
-from sregistry.errors import SregistryError, UsageError, from_oserror
+from sregistry.errors import SregistryError, UsageError, os_errors_as
 from sregistry.image import provenance
 from sregistry.oci.reference import DEFAULT_TAG, Reference, is_repository
 
@@ -75,11 +75,8 @@ def images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
-    except OSError as error:
-        raise from_oserror(error, SregistryError, "can't read the folder") from error
+    with os_errors_as(SregistryError, "can't read the folder"), os.scandir(folder) as entries:
+        found = list(entries)
     if any(entry.name == ".singularity.d" for entry in found):
         return
     for entry in found:
@@ -116,20 +113,13 @@ def _record(file: Path, settings: Settings, environ: Mapping[str, str], collecti
         return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add --name` it")
     client, reference = named
     platform = f"linux/{said.architecture}" if said.architecture else ""
-    return Record(
+    return Record.of_file(
+        file,
         client=client,
-        collection=reference.collection,
-        name=reference.name,
-        tag=reference.tag,
-        uri=reference.uri,
-        url="",
-        registry=reference.registry,
-        digest=str(reference.digest or ""),
+        reference=reference,
         version=provenance.digest(file),
-        image=str(file),
         size=file.stat().st_size,
-        compressed_size=0,
-        created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime(TIME),
+        created=datetime.fromtimestamp(file.stat().st_mtime, UTC),
         format=said.format,
         platform=platform,
         facts=facts({"config": said.config} if said.config else {}, platform),

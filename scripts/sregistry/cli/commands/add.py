@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Move an image file, or a sandbox, into the storage folder, and record it."
     command.add_argument("file", metavar="FILE", help="a SIF or squashfs file, or a sandbox directory")
     command.add_argument("--name", metavar="URI", required=True, help="what it is called, such as nvidia/caffe2:17.10")

@@ -18,7 +18,7 @@ _STDIN = "-"
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parsers."""
+    """Add the verbs of the verb."""
     command.description = "The settings of registries that are kept, in ~/.sregistry or the file that SREGISTRY_CLIENT_SECRETS names."
     verbs = command.add_subparsers(dest="verb", metavar="VERB", required=True)
     named = argparse.ArgumentParser(add_help=False)

@@ -8,7 +8,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Print what your shell needs to complete by the Tab key."
     command.epilog = (
         'bash and zsh: eval "$(sregistry completion bash)" in ~/.bashrc, zsh in ~/.zshrc; '

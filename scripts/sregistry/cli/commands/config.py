@@ -10,7 +10,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Print each setting, its value, and where it comes from. Secrets are not shown."
     command.epilog = "What sets more goes first: environment, secrets file, config/config.yaml of this folder, default."
     add_json(command)
@@ -20,12 +20,11 @@ def run(options: argparse.Namespace) -> None:
     """Print all settings."""
     from sregistry.config.explain import effective
     from sregistry.config.settings import from_file
+    from sregistry.system import units
 
     found = effective(from_file(), os.environ)
     if options.json:
         print_json([{"name": item.name, "value": item.value, "origin": item.origin} for item in found])
         return
-    rows = [(item.name, item.text(), item.origin) for item in found]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, value, origin in rows:
-        print(printable(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}"))
+    for line in units.table([(item.name, item.text(), item.origin) for item in found]):
+        print(printable(line))

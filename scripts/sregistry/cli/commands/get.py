@@ -9,7 +9,7 @@ from sregistry.terminal import result
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Print the path of an image."
     add_uri(command)
 

@@ -13,11 +13,14 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "List the images on record, oldest first."
     command.add_argument("query", nargs="*", metavar="QUERY", help="words that client or uri must hold")
     command.add_argument(
-        "--where", action="append", metavar="EXPR", help="a filter, such as 'cuda>=12.4 and size<10G'; of several, all must hold"
+        "--where",
+        action="append",
+        metavar="EXPR",
+        help="comparisons, such as 'cuda>=12.4 and size<10G', without parentheses; of several EXPR all must hold",
     )
     add_json(command, "all that is known, as JSON")
     command.add_argument("--check", action="store_true", help="list those whose files are gone or changed; then the exit code is 1")

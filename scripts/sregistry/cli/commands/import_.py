@@ -10,7 +10,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = (
         "Record the containers of the original sregistry's database, or the image files in a folder and beneath it."
         " No file is moved or changed; what is on record already stays as it is. The exit code is 1 if something was skipped."

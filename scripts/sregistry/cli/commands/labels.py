@@ -10,7 +10,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "List the labels that images on record carry: all keys, or a key's values and their images."
     command.add_argument("label", nargs="?", metavar="KEY[=VALUE]", help="a key, or a key and its value")
     add_json(command, "key, value and image, as JSON")

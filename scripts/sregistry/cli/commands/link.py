@@ -12,7 +12,7 @@ ENGINES = ("nextflow", "snakemake")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = (
         "Place links to images under the names that an engine looks for: Snakemake in --apptainer-prefix, Nextflow in"
         " NXF_SINGULARITY_CACHEDIR. It then pulls nothing. After a tag has moved and was pulled again, link it again."

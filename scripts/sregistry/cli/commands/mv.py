@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Move an image's file; its record follows."
     add_uri(command)
     command.add_argument("path", metavar="PATH", help="a folder, or a name that is free")

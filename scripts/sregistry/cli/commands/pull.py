@@ -10,7 +10,7 @@ from sregistry.terminal import printable, result
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Fetch the layers of images, build the images, store and record them. What is there already is not made again."
     command.add_argument("uri", nargs="+", metavar="URI", help="such as nvidia/caffe2:17.10 or docker://busybox")
     command.add_argument("--name", metavar="FILE", help="name of the image's file, for one URI")

@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Fetch the manifests of images and record them; `get` says where in the registry they are."
     command.add_argument("uri", nargs="+", metavar="URI", help="an image in a registry, such as nvidia/caffe2:17.10")
     command.add_argument("--platform", metavar="OS/ARCHITECTURE", help="platform of a multi-platform image (default: this machine's)")

@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Give an image, and its file, another name."
     add_uri(command)
     command.add_argument("new", metavar="NEWURI", help="a name that no image has")

@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Remove images: records, and files that no other record needs."
     add_uri(command, nargs="+")
     add_dry_run(command, "remove nothing, say what would be")

@@ -10,7 +10,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "List what a registry has, one name a line, the newest version last."
     command.epilog = (
         "nvidia/pytorch: its tags; 'nvidia/pytorch:24.*-py3': those that match; 'nvidia/*torch*', quay.io/, or a word: "

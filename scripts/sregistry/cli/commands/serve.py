@@ -9,7 +9,7 @@ from sregistry.cli.arguments import port
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Serve an OCI image layout as a read-only registry."
     command.add_argument("directory", type=Path, metavar="DIR")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")

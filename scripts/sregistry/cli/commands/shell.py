@@ -8,7 +8,7 @@ from sregistry.cli.arguments import add_uri, open_client, selection
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Start IPython, else Python, with `client` and `Container`."
     add_uri(command, nargs="?", help="an image on record, to be there as `container`")
 

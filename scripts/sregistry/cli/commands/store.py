@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parsers."""
+    """Add the verbs of the verb."""
     command.description = "The store of layers."
     verbs = command.add_subparsers(dest="verb", metavar="VERB", required=True)
     common = argparse.ArgumentParser(add_help=False)

@@ -9,7 +9,7 @@ from sregistry.terminal import printable
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the parser."""
+    """Add the arguments."""
     command.description = "Give an image one more name. There is no second file: it goes with the last name."
     add_uri(command)
     command.add_argument("new", metavar="NEWURI", help="a name that no other image has, such as nvidia/caffe2:stable")

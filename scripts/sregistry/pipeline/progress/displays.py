@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 from sregistry.oci.documents import Digest
 from sregistry.pipeline.progress.tracker import Clock, Step, View
 from sregistry.system.heartbeat import Kind
+from sregistry.system.units import span
 from sregistry.terminal import printable
 
 if TYPE_CHECKING:
@@ -99,13 +100,6 @@ def summary(view: View) -> str:
 def total(view: View, seconds: float) -> str:
     """Say what came of it all."""
     return f"[{view.done}/{len(view.layers)}] {view.total / 1e6:,.1f} MB of layers in {span(seconds)}"
-
-
-def span(seconds: float) -> str:
-    """Write a time as people do: 0:07, 12:34, 1:02:03."""
-    minutes, rest = divmod(round(min(seconds, 359_999)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Bars:
