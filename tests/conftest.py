@@ -2,7 +2,7 @@
 
 `@pytest.mark.needs("root", "unsquashfs")` skips a test where something is missing, and says what. With
 CI=true a skip is a failure: a machine that judges must have everything. `@pytest.mark.slow("why")` leaves a test to
-`scripts/test --all`, and `@pytest.mark.once("why")` to the run as root.
+`scripts/test --all`; with `once=True`, CI runs it as root alone, for nothing in it depends on the user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import pytest
 from tests.support import images
 from tests.support.place import Place, opened
 
-#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
+#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code. `few` is for a first look, and for
+#: where CI tries again.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("ours")
@@ -54,10 +55,11 @@ _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
 }
 
 
-#: Folders of which every test is slow, and why.
+#: Folders of which every test is slow.
 _SLOW = {
-    "workflow": "whole runs of Snakemake",
-    "real": "real tools, which tests/real/provision installs: Apptainer, Slurm, Grid Engine, registries",
+    "workflow": pytest.mark.slow("whole runs of Snakemake", once=True),
+    "whole": pytest.mark.slow("whole pulls"),
+    "real": pytest.mark.slow("real tools"),
 }
 
 
@@ -66,8 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow(reason): `scripts/test` leaves it out, `scripts/test --all` runs it")
-    config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
+    config.addinivalue_line("markers", "slow(reason, once=False): left to `scripts/test --all`; `once`: CI runs it as root alone")
     # A script's background, nohup and many runners of CI have it ignored, and so would each program that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer, gridengine")
@@ -75,8 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-    if folder in _SLOW:
-        item.add_marker(pytest.mark.slow(_SLOW[folder]))
+    if folder in _SLOW and item.get_closest_marker("slow") is None:
+        item.add_marker(_SLOW[folder])
 
 
 #: What was left out for being slow: number of tests by reason.
@@ -88,10 +89,11 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if _LEFT_OUT and "not slow" in config.option.markexpr:
+    if _LEFT_OUT and config.option.markexpr == "not slow":
         terminalreporter.section(f"scripts/test --all adds {_LEFT_OUT.total()} tests")
         for reason, number in _LEFT_OUT.most_common():
             terminalreporter.write_line(f"{number:5}  {reason}")
+        terminalreporter.write_line("       and ten times the examples of generated tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,7 +22,7 @@ from tests.support.images import Layout, layer
 from tests.support.registry import serving
 from tests.support.tarball import file
 
-pytestmark = pytest.mark.once("types and words are compared")
+pytestmark = pytest.mark.slow("whole pulls", once=True)
 
 CONFIG = {"Env": ["CUDA_VERSION=9.0.176"], "Labels": {"maintainer": "NVIDIA"}}
 FOUND = [test for module in (client, local_images, container) for test in doctest.DocTestFinder().find(module) if test.examples]

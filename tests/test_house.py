@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,3 +50,56 @@ def test_a_test_stands_on_its_package_and_what_is_below(path: Path) -> None:
     floors = {name: FLOORS.get(name, FLOORS["client"]) for name in found if name != package}  # `from sregistry import get_client`
     above = [name for name, floor in floors.items() if floor <= FLOORS[package]]
     assert not above, f"a test of {package} may not import {above}: it belongs to a package above, or to tests/whole"
+
+
+#: A module that is added to a copy of the package, and the contract that it breaks, with the line that says so.
+FORBIDDEN = {
+    "upward": ({"oci/upward.py": "from sregistry.store import store\n"}, "An arrow never points up", "sregistry.oci.upward"),
+    "circle": (
+        {"oci/one.py": "import sregistry.oci.other\n", "oci/other.py": "import sregistry.oci.one\n"},
+        "No circle inside a package",
+        "sregistry.oci",
+    ),
+    "external": ({"store/download.py": "import requests\n"}, "HTTP belongs to the registry", "sregistry.store.download"),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_the_layer_rule_bites(tmp_path: Path, name: str) -> None:
+    modules, contract, named_module = FORBIDDEN[name]
+    shutil.copytree(PACKAGE, tmp_path / "sregistry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TOP / "pyproject.toml", tmp_path)
+    for module, text in modules.items():
+        (tmp_path / "sregistry" / module).write_text(f'"""A module too many."""\n\n{text}')
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert contract in re.findall(r"^(.+?) BROKEN", done.stdout, re.MULTILINE)
+    assert named_module in done.stdout.partition("Broken contracts")[2]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=named)
+def test_a_package_says_what_it_is_and_imports_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    if path.parent != PACKAGE:  # which has what users import, lazily
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_few_modules_stand_beside_the_packages() -> None:
+    """`stage` is an alias for those who call it by its earlier name."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "stage"}
+    assert modules <= FLOORS.keys() and len(modules) <= 5
+
+
+#: Lines that a reader can hold in mind.
+LONGEST_MODULE, LONGEST_CLASS = 450, 300
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=named)
+def test_modules_and_classes_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    classes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)}
+    assert not {name: lines for name, lines in classes.items() if lines > LONGEST_CLASS}

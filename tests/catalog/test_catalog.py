@@ -228,6 +228,7 @@ def test_tags_of_one_file(catalog: Catalog) -> None:
     assert catalog.records() == [kept], "another file has its place"
 
 
+@pytest.mark.slow("scale", once=True)
 def test_many_in_one_change(catalog: Catalog) -> None:
     records = [made(f"nvidia/i{n}:1", metrics={"2": {"n": n}}) for n in range(1500)]
     kept = catalog.add_all(records)
@@ -255,6 +256,7 @@ def test_a_disk_that_fills(catalog: Catalog, tmp_path: Path) -> None:
     assert [path.name for path in catalog.path.parent.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow("many kills", once=True)
 def test_writers_that_are_killed(catalog: Catalog) -> None:
     """Whenever a writer dies: the file is whole, what it said to have added is there, and so are all manifests."""
     code = (

@@ -89,6 +89,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
         yield server.address
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_the_pipeline_takes_it(tmp_path: Path, registry: str) -> None:
     """A run records facts and how it was made; the command, elsewhere and without settings, makes the same file name again."""
     own = {"SREGISTRY_DATABASE": str(tmp_path / "database"), "SINGULARITY_CACHEDIR": str(tmp_path / "cache")}

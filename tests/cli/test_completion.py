@@ -13,7 +13,7 @@ import pytest
 from sregistry.catalog.catalog import Catalog
 from tests.support.records import made
 
-pytestmark = pytest.mark.once("shells complete as any user")
+pytestmark = pytest.mark.slow("shells are started", once=True)
 
 #: Where the command `sregistry` is.
 SCRIPTS = str(Path(sys.executable).parent)

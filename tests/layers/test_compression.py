@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sregistry.layers.compression import LEVELS, Codec, Compression, decoder
-from tests.support.compressed import BLOCKS, COMPRESSIONS, PURES, digest, digests
+from tests.support.compressed import BLOCKS, COMPRESSIONS, PURES, SLOWEST, digest, digests
 from tests.support.snakemake import REPOSITORY
 
 #: What a process is started with so that its fresh memory holds something else (mallopt(3), M_PERTURB).
@@ -25,7 +25,7 @@ def first() -> dict[str, str]:
     return digests(0)
 
 
-@pytest.mark.parametrize("compression", PURES, ids=lambda compression: compression.variant)
+@pytest.mark.parametrize("compression", [pytest.param(one, id=one.variant, marks=SLOWEST if one.level == "small" else ()) for one in PURES])
 def test_threads_and_orders_do_not_show(first: dict[str, str], compression: Compression) -> None:
     encode = compression.encoder()
     for threads, seed in [(1, 1), (4, 2), (4, 3)]:

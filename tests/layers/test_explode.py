@@ -27,6 +27,7 @@ from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
 from sregistry.system import limits
 from tests.support import engine, tarball
+from tests.support.compressed import SLOWEST
 from tests.support.tarball import tar
 from tests.support.work import calls, lines
 
@@ -52,7 +53,7 @@ def fill(store: Store, data: bytes) -> tuple[Digest, Digest]:
 
 @pytest.mark.parametrize("codec", list(Codec))
 @pytest.mark.parametrize("block_size", [64 << 10, 128 << 10, 1 << 20])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [pytest.param(level, marks=SLOWEST if level == "small" else ()) for level in LEVELS])
 def test_every_codec_keeps_the_contents(tmp_path: Path, codec: Codec, level: str, block_size: int) -> None:
     files = {b"noise": NOISE, b"text": TEXT, b"holes": bytes(3 << 20) + b"end", b"zeros": bytes(BLOCK), b"small": b"x", b"empty": b""}
     compression = Compression(codec=codec, level=level, block_size=block_size)
@@ -75,7 +76,7 @@ def digests(folder: Path) -> tuple[str, ...]:
     return tuple(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("data", "index"))
 
 
-@pytest.mark.parametrize(("codec", "level"), sorted(PURE))
+@pytest.mark.parametrize(("codec", "level"), [pytest.param(*pure, marks=SLOWEST if pure[1] == "small" else ()) for pure in sorted(PURE)])
 def test_threads_do_not_show_in_the_bytes(tmp_path: Path, codec: Codec, level: str) -> None:
     data = mixed()
     found = set()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sregistry.pipeline import engine
-from sregistry.pipeline.demands import ALL
+from sregistry.pipeline.host import ALL_CONNECTIONS
 from sregistry.system.cores import usable
 from tests.conftest import REPOSITORY
 from tests.support import forked
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
     "module": (["-n", "--snakefile", "other/Snakefile"], {**DRY, "own": False, "top": "inside"}),
     "profile": (
         ["-n", "--workflow-profile", str(REPOSITORY / "workflow/profiles/default")],
-        {**DRY, "cores": usable(), "network": ALL},
+        {**DRY, "cores": usable(), "network": ALL_CONNECTIONS},
     ),
 }
 

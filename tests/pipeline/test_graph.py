@@ -12,12 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from sregistry._version import __version__
 from sregistry.oci.documents import Digest
 from sregistry.pipeline import images
-from sregistry.pipeline.demands import ALL, Demands
+from sregistry.pipeline.demands import Demands
 from sregistry.pipeline.graph import Graph
+from sregistry.pipeline.host import ALL_CONNECTIONS as ALL
 from sregistry.pipeline.parameters import NotARerunTrigger, Parameters
 from sregistry.results import paths, receipts
 from tests.conftest import REPOSITORY
@@ -236,6 +238,28 @@ def test_another_builder_asks_for_more(place: Place) -> None:
     assert jobs.image_threads(wild(image=image)) == 8
 
 
+@pytest.mark.parametrize("name", ["default", "slurm", "pbs", "sge", "lsf"])
+def test_profiles_are_whole(name: str) -> None:
+    """Each has what the rules rely on: no other is read beside it."""
+    said = yaml.safe_load((REPOSITORY / f"workflow/profiles/{name}/config.yaml").read_text())
+    default = yaml.safe_load((REPOSITORY / "workflow/profiles/default/config.yaml").read_text())
+    everywhere = (
+        "scheduler",
+        "scheduler-subsample",
+        "keep-going",
+        "rerun-incomplete",
+        "rerun-triggers",
+        "quiet",
+        "show-failed-logs",
+        "resources",
+    )
+    assert {key: said[key] for key in everywhere} == {key: default[key] for key in everywhere}
+    assert said["resources"] == [f"network={ALL}"]
+    assert "cores" in said and "max-threads" not in said
+    # With a limit of nodes, Snakemake takes `cores` for the most of one job.
+    assert ("jobs" in said) == ("executor" in said) == (name != "default")
+
+
 # -- inputs
 
 
@@ -317,6 +341,7 @@ def test_questions_of_a_refresh(place: Place) -> None:
     config = {"images": ["demo/tiny:1", {"uri": "demo/many", "tags": "24.*", "newest": 2}]}
     assert place.graph(config).questions(wild()) == [] and place.files() == set()  # a dry run
     (name,) = place.graph(config, runs=True).questions(wild())
+    assert place.graph(config, first=False).questions(wild()) == [name]  # the job, where it runs on another node
     asked = json.loads((place.root / name).read_text())
     (image,), (pattern,) = asked["images"], asked["patterns"]
     assert image["uri"].endswith("/demo/tiny:1") and image["locked"] is None and image["pinned"].endswith("manifest.json")

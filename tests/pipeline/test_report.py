@@ -28,8 +28,6 @@ from tests.support.place import Place
 from tests.support.snakemake import NOTHING
 from tests.support.tarball import file
 
-pytestmark = pytest.mark.once("pages are looked at")
-
 TOKEN = "s3cr3t-t0ken-0f-the-registry"
 #: axe-core, which the package brings.
 AXE = resources.files("axe_playwright_python") / "axe.min.js"
@@ -173,6 +171,7 @@ def fill(place: Place) -> None:
 IMAGES = "uri=[demo/one:1,demo/two:1,demo/other:1]"
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_a_run_spends_nothing_on_it(place: Place) -> None:
     fill(place)
     assert place.run(IMAGES, flags=("-n",)).code == 0
@@ -189,6 +188,7 @@ def test_a_run_spends_nothing_on_it(place: Place) -> None:
     assert NOTHING in place.run(IMAGES).text, "a report is no reason to run anything"
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_no_secret(place: Place) -> None:
     fill(place)
     (place.work / "batch.yaml").write_text(json.dumps({"images": ["demo/one:1", "demo/two:1"]}))
@@ -206,6 +206,7 @@ def test_no_secret(place: Place) -> None:
         assert what in images
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_an_image_that_failed(place: Place) -> None:
     fill(place)
     both = "uri=[demo/one:1,demo/none:1]"
@@ -219,6 +220,7 @@ def test_an_image_that_failed(place: Place) -> None:
     assert f"{place.host} has no image demo/none:1 (404 Not Found" in page
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_together_with_the_run(place: Place) -> None:
     fill(place)
     done = place.run(IMAGES, flags=("--report", "report.html", "--report-after-run"))
@@ -227,6 +229,7 @@ def test_together_with_the_run(place: Place) -> None:
     assert "catalog" in done.rules
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_not_writable(place: Place) -> None:
     fill(place)
     (place.work / "results").mkdir()
@@ -256,6 +259,7 @@ def watched(page: Page) -> list[str]:
     return seen
 
 
+@pytest.mark.slow("a browser looks at the report", once=True)
 @pytest.mark.needs("chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("seen", VIEWS.values(), ids=VIEWS)
@@ -276,6 +280,7 @@ def test_accessibility(seen: Overview, scheme: str, browser: Browser, tmp_path: 
         page.close()
 
 
+@pytest.mark.slow("a browser looks at the report", once=True)
 @pytest.mark.needs("chromium")
 def test_looked_at(place: Place, browser: Browser) -> None:
     fill(place)

@@ -26,6 +26,8 @@ from tests.support.scripted import Reply, Scripted
 from tests.support.snakemake import NOTHING, WORKFLOW, Run, command, inherited
 from tests.support.tarball import file
 
+pytestmark = pytest.mark.slow("whole runs of Snakemake", once=True)
+
 SHARED = layer([file(b"shared", b"shared" * 1000)])
 FLAGS = ("--configfile", "batch.yaml", "--cores", "2")
 #: Where no registry is.

@@ -29,10 +29,16 @@ from tests.support.stores import checked, exploded, flip, names, two_images
 from tests.support.tarball import file
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return two_images(tmp_path_factory.mktemp("template"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(template: Store, tmp_path: Path) -> Store:
     """Return a store with two images that share a layer; one of them has a name."""
-    return two_images(tmp_path / "cache" / "docker")
+    shutil.copytree(template.root, tmp_path / "cache" / "docker")
+    return Store(tmp_path / "cache" / "docker")
 
 
 def age(store: Store, days: float, which: Callable[[Object], bool] = lambda _: True) -> None:

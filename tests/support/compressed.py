@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 
+import pytest
+
 from sregistry.layers.compression import LEVELS, PURE, Codec, Compression
 
+#: For a test of the level `small`.
+SLOWEST = pytest.mark.slow("the slowest level of compression", once=True)
 COMPRESSIONS = [Compression(codec=codec, level=level) for codec in Codec for level in LEVELS]
 PURES = [compression for compression in COMPRESSIONS if (compression.codec, compression.level) in PURE]
 

@@ -25,7 +25,7 @@ from tests.support.images import Layout, layer
 from tests.support.registry import serving
 from tests.support.tarball import directory, file
 
-pytestmark = pytest.mark.once("a process of any user is killed alike")
+pytestmark = pytest.mark.slow("many kills", once=True)
 
 ROUNDS, KILLS, PROCESSES = 10, 20, 4
 

@@ -22,7 +22,7 @@ from tests.support.scripted import Reply, Scripted
 from tests.support.tarball import directory
 from tests.support.tarball import file as plain
 
-pytestmark = pytest.mark.once("words are compared")
+pytestmark = pytest.mark.slow("whole pulls", once=True)
 
 SCRIPTS = Path(sys.executable).parent
 PAGE = Path(__file__).parents[2] / "config/differences.md"

@@ -13,8 +13,6 @@ from sregistry.oci.documents import Digest
 from sregistry.store.store import Store
 from tests.support.place import Place
 
-pytestmark = pytest.mark.once("Snakemake's jobs find layers as any user")
-
 
 def _cache(source: Path, folder: Path) -> Path:
     shutil.copytree(source, folder / "docker")

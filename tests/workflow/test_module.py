@@ -16,8 +16,6 @@ from tests.support.registry import serving
 from tests.support.snakemake import command, inherited
 from tests.support.tarball import directory, file
 
-pytestmark = pytest.mark.once("Snakemake reads a workflow as any user")
-
 TOP = Path(__file__).resolve().parents[2]
 
 #: What README.md shows, but for where the module is.

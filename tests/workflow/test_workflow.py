@@ -25,8 +25,6 @@ from tests.support.place import Place
 from tests.support.snakemake import ALL, NOTHING, WORKFLOW, command, inherited, snakemake
 from tests.support.tarball import directory, file
 
-pytestmark = pytest.mark.once("Snakemake's graph is the same for every user; test_pull runs it as each")
-
 
 def test_one_image(place: Place) -> None:
     plan = place.run("uri=demo/tiny:1", flags=("-n",))

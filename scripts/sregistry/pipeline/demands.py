@@ -8,9 +8,8 @@ from typing import Any
 
 from sregistry.config import temporary
 from sregistry.pipeline.graph import Graph
+from sregistry.pipeline.host import ALL_CONNECTIONS
 
-#: The limit of `network` in the profiles, which stands for all connections: jobs ask for their share of it.
-ALL = 1_000_000
 #: Bytes below which a layer is not worth another connection.
 CONNECTION_SIZE = 256 << 20
 #: Bytes of a layer that is worth a job of its own.
@@ -42,7 +41,7 @@ class Demands:
     def connections(self) -> int:
         """Connections at a time; a limit of the command line or of a profile goes before the setting."""
         limit = self._host.network
-        return self._settings.connections if limit in (None, ALL) else limit
+        return self._settings.connections if limit in (None, ALL_CONNECTIONS) else limit
 
     def layer_connections(self, wildcards: Any) -> int:
         """Connections by the layer's share of all bytes: small layers come side by side, a huge one by several."""

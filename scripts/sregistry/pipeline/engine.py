@@ -266,6 +266,7 @@ def _run(state: Path, config: Mapping[str, Any], *, force: bool, tell: Callable[
     )
     from snakemake_interface_logger_plugins.common import LogEvent
 
+    from sregistry.pipeline.host import ALL_CONNECTIONS
     from sregistry.system import cores
 
     class Events(logging.Handler):
@@ -287,7 +288,7 @@ def _run(state: Path, config: Mapping[str, Any], *, force: bool, tell: Callable[
             snakefile=workflow() / "Snakefile",
             workdir=state,
             config_settings=ConfigSettings(config=config),
-            resource_settings=ResourceSettings(cores=cores.usable()),
+            resource_settings=ResourceSettings(cores=cores.usable(), resources={"network": ALL_CONNECTIONS}),
         )
         # As workflow/profiles/default has it. The lease is the lock.
         graph = flow.dag(

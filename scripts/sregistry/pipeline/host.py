@@ -11,6 +11,9 @@ from typing import NoReturn, ParamSpec, Protocol, TypeVar
 from sregistry import errors
 from sregistry.errors import SregistryError
 
+#: The limit of `network` in the profiles, which stands for all connections: jobs ask for their share of it.
+ALL_CONNECTIONS = 1_000_000
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
