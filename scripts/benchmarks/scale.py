@@ -198,7 +198,7 @@ def _explode(folder: Path) -> None:
         with open(folder / f"tar-{layer}", "rb") as pipe:
             made.append(explode_stream(store, pipe, f"layer {digest}", digest, compression, threads=1))
     made.append(explode_tar(store, bytes(1024), compression))
-    (folder / "folders.json").write_text(json.dumps([receipt["path"] for receipt in made]))
+    (folder / "folders.json").write_text(json.dumps([str(layer.folder) for layer in made]))
 
 
 def _sandbox(folder: Path) -> None:

@@ -36,7 +36,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tree.Sandbox:
 def build(packed: tree.Sandbox, target: Path, kind: str) -> bytes:
     more = {"created": 1, "deffile": b"", "documents": {}, "architecture": "amd64"}
     made = assemble.build(packed, format=kind, target=target, **more)  # type: ignore[arg-type]
-    return b"" if kind == "sandbox" else Path(made["path"]).read_bytes()
+    return b"" if kind == "sandbox" else Path(made.path).read_bytes()
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -54,7 +54,7 @@ def made(root: Path, builder: str = "mksquashfs", **more: Any) -> dict[str, Any]
     packed = engine.merged(root / "store", [more.pop("layer", LAYER)], more.pop("compression", None))
     settings: dict[str, Any] = {"level": "default", "threads": 1, "scratch": None, "format": "sif", "target": root / "images" / "i"}
     settings |= {"created": 0, "deffile": b"", "documents": {}, "architecture": "amd64"}
-    return other_builders.build(packed, builder=builder, **{**settings, **more})
+    return other_builders.build(packed, builder=builder, **{**settings, **more}).json()
 
 
 def left(root: Path) -> list[str]:

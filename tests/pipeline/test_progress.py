@@ -187,16 +187,16 @@ def test_pulse(tmp_path: Path, watched: bool, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv(heartbeat.VARIABLE, str(tmp_path) if watched else "")
     source = tmp_path / "source"
     source.write_bytes(bytes(5000))
-    with source.open("rb", buffering=0) as file, heartbeat.publish_position("explode-x", file):
+    with source.open("rb", buffering=0) as file, heartbeat.publish_position("sha256:x", file):
         file.read(3000)
     heartbeat.tell_user("a line")
-    assert heartbeat.position(tmp_path, "explode-x") == (3000 if watched else None)
+    assert heartbeat.position(tmp_path, "sha256:x") == (3000 if watched else None)
     assert capsys.readouterr().out == ("" if watched else "a line\n")
     assert (tmp_path / "messages").exists() == watched
 
 
 def test_a_pulse_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(heartbeat.VARIABLE, str(tmp_path / "gone"))
-    with (tmp_path / "source").open("w+b") as file, heartbeat.publish_position("explode-x", file):
+    with (tmp_path / "source").open("w+b") as file, heartbeat.publish_position("sha256:x", file):
         heartbeat.tell_user("a line")
     assert list(tmp_path.iterdir()) == [tmp_path / "source"]

@@ -59,9 +59,9 @@ class Made:
         words: Words = {"format": "sif", "target": self.folder / name / "image", "created": CREATED, "architecture": "amd64"}
         words |= {"deffile": deffile, "documents": documents}
         if builder == "native":
-            return assemble.build(self.packed, **{**words, **more})
+            return assemble.build(self.packed, **{**words, **more}).json()
         words |= {"builder": builder, "level": "default", "threads": 2, "scratch": None}
-        return other_builders.build(self.packed, **{**words, **more})
+        return other_builders.build(self.packed, **{**words, **more}).json()
 
     @functools.cached_property
     def native(self) -> Path:

@@ -17,6 +17,7 @@ from sregistry.errors import AuthenticationError, DigestMismatch, LayerError, Re
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.reference import Reference
 from sregistry.registry.fetch import Room, fetch
+from sregistry.results.receipts import Blob
 from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 from sregistry.system import limits
@@ -44,9 +45,7 @@ def layer(data: bytes = DATA, urls: tuple[str, ...] = (), size: int | None = Non
     return Layer(blob=blob, diff_id=DIFF)
 
 
-def get(
-    server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None, **options: Any
-) -> tuple[dict[str, object], str]:
+def get(server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None, **options: Any) -> tuple[Blob, str]:
     log = io.StringIO()
     reference = Reference.parse("demo/tiny:1", registry=server.host, collection="")
     with client(server.host, token=token) as it:
@@ -59,11 +58,13 @@ def blobs(store: Store) -> list[str]:
 
 def test_a_layer_is_fetched_once(server: Scripted, store: Store) -> None:
     receipt, log = get(server, store)
-    assert receipt == {
+    assert receipt.json() == {
         "digest": str(DIGEST),
         "size": len(DATA),
         "diff_id": str(DIFF),
         "media_type": MediaType.OCI_LAYER,
+        "estargz": False,
+        "store": str(store.root),
         "holds": [{"path": str(store.blob(DIGEST)), "size": len(DATA)}],
     }
     assert store.read(DIGEST) == DATA
@@ -181,14 +182,14 @@ def test_a_blob_of_unknown_size_has_the_layer_s_limit(server: Scripted, store: S
     with pytest.raises(LayerError, match="layer_limit of 1000; raise layer_limit"):
         get(server, store, unknown(), limit=1000)
     assert blobs(store) == []
-    assert get(server, store, unknown(), limit=len(DATA))[0]["size"] == len(DATA)
+    assert get(server, store, unknown(), limit=len(DATA))[0].size == len(DATA)
 
 
 def test_a_blob_that_nobody_could_compress_fits_its_layer_s_limit(server: Scripted, store: Store) -> None:
     packed = gzip.compress(DATA, 0)
     server.routes[f"/v2/demo/tiny/blobs/{Digest.of(packed)}"] = Reply(200, packed)
     assert len(packed) > len(DATA)
-    assert get(server, store, layer(packed), limit=len(DATA))[0]["size"] == len(packed)
+    assert get(server, store, layer(packed), limit=len(DATA))[0].size == len(packed)
 
 
 def test_the_room_that_is_left(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from sregistry.errors import (
     UnavailableError,
 )
 from sregistry.results import failures, receipts
+from sregistry.results.paths import Results
 from sregistry.stages.__main__ import main
 from tests.support.images import Layout, layer
 from tests.support.registry import serving
@@ -164,7 +165,7 @@ def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.M
         "results/r/metadata.json",
     )
     assert Path("results/r/manifest.json").read_text() == before
-    assert failures.unmade(Path("results"), [("r", "v")]) == set()  # nothing is known against it
+    assert failures.unmade(Results(), [("r", "v")]) == set()  # nothing is known against it
     failure = failures.Failure.look(Path("results/r/metadata.json"))
     assert failure is not None and (failure.cause, failure.exit_code) == (failures.HERE, 1) and "127.0.0.1:1" in failure.error
 
@@ -265,7 +266,7 @@ def test_what_was_published_wrongly_is_marked(root: Path) -> None:
     keys = [(name, "v") for name in ("good", "other", "diff-id")]
 
     def unmade() -> set[str]:
-        return failures.unmade(Path("results"), keys)
+        return failures.unmade(Results(), keys)
 
     assert unmade() == set()
     assert it.layer("diff-id") == 0
@@ -397,3 +398,23 @@ def test_a_stage_starts_light() -> None:
     code = f"import sys, sregistry.stages.__main__; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_stage_imports_no_other() -> None:
+    code = (
+        "import contextlib, sys; from sregistry.stages.__main__ import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['layer', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('sregistry.stages.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == [f"sregistry.stages.{name}" for name in ("__main__", "arguments", "layer", "wording")]
+
+
+def test_every_stage_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command without a stage's name imports them all."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.split()
+    folder = Path(main.__code__.co_filename).parent
+    rules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "arguments", "wording", "remake", "gather"}
+    assert (rules | {"gather-tags", "gather-layers", "report-tags"}) <= set(shown)

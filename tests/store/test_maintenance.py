@@ -440,7 +440,7 @@ blob = next(path for path in (store.root / "blobs/sha256").iterdir())
 with session(store):
     assert store.has(Digest(f"sha256:{blob.name}")) and store.keep(f"sha256-{blob.name}", blob)
     made = explode(store, Digest(f"sha256:{blob.name}"), Digest(f"sha256:{folder.name}"), Compression(), 1)
-    assert made["path"] == str(folder)
+    assert made.folder == folder
     store.tag("a/b:1", Descriptor(media_type="m", digest=Digest.of(b""), size=0))
     try:
         store.add(b"new")

@@ -33,7 +33,7 @@ def folders(root: Path, tars: Tars, compression: Compression | None = None) -> l
     """Explode tars in a store at *root*; return the folders of the exploded layers."""
     store = Store(root)
     data = [item if isinstance(item, bytes) else tar(item) for item in tars]
-    return [Path(explode_tar(store, item, compression or Compression())["path"]) for item in data]
+    return [explode_tar(store, item, compression or Compression()).folder for item in data]
 
 
 def merged(root: Path, layers: Tars, compression: Compression | None = None) -> tree.Sandbox:
@@ -62,7 +62,7 @@ def build(root: Path, target: Path, layers: Tars, compression: Compression | Non
     """Build an image of *layers* over the real base environment."""
     packed = merge.merge(folders(root, [environment_tar(), *layers, []], compression))
     settings: dict[str, Any] = {"format": "simg", "created": 1_500_000_000, "deffile": b"", "documents": {}, "architecture": "amd64"}
-    return assemble.build(packed, target=target, **{**settings, **more})
+    return assemble.build(packed, target=target, **{**settings, **more}).json()
 
 
 def unsquashed(picture: Path, target: Path, offset: int = 31) -> None:

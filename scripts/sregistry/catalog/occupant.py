@@ -28,6 +28,7 @@ from sregistry.errors import ImageError, SregistryError
 from sregistry.image import provenance
 from sregistry.oci.platforms import Platform, may_be_one
 from sregistry.results import receipts
+from sregistry.results.paths import IMAGE, Results
 from sregistry.system import limits
 
 if TYPE_CHECKING:
@@ -138,13 +139,13 @@ def refusal(
     return ImageError(f"{path} holds {held[0]}, not {wanted}", hint=_WAYS)
 
 
-def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str, str], results: Path) -> dict[str, ImageError]:
+def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str, str], results: Results) -> dict[str, ImageError]:
     """Return target's key → why it must not be made, for those that must not; the stages see to what is known only later.
 
     Args:
         settings: tell where the catalog is.
         environ: as for `refusal`.
-        results: a file that a receipt in this folder vouches for is the image.
+        results: a file that a receipt there vouches for is the image.
 
     Raises:
         CatalogError: the catalog can't be read.
@@ -152,7 +153,7 @@ def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str
     records = functools.cache(_records(settings.database, settings.disable))
     found = {}
     for target in targets:
-        if os.path.lexists(target.path) and not receipts.vouches(results / target.key / "image.json", target.path):
+        if os.path.lexists(target.path) and not receipts.vouches(results.at(IMAGE, image=target.key), target.path):
             error = refusal(target.path, Identity.of_target(target), records, environ, force=settings.force)
             if error is not None:
                 found[target.key] = error

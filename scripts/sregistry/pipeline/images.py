@@ -148,5 +148,5 @@ class Images:
         found = list(self.targets.values())
         self.outdated |= pinned.outdated(found, self.results, refresh=self.settings.refresh, again=again)
         if self._host.first:
-            self.refused = refusals(found, self.settings, self.environ, self.results.folder)
+            self.refused = refusals(found, self.settings, self.environ, self.results)
             self.outdated |= set(self.refused)  # their manifests are asked for again, which tells

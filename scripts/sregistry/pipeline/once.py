@@ -25,7 +25,7 @@ from sregistry.image import programs
 from sregistry.pipeline.host import Host, in_one_line
 from sregistry.pipeline.images import Images
 from sregistry.pipeline.summary import Summary
-from sregistry.results import paths, receipts
+from sregistry.results import paths, receipts, sweep
 from sregistry.store import maintenance
 from sregistry.store.store import Store
 from sregistry.system import heartbeat
@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, host: Host, images: Images) -> None:
         self._host, self._images, self._settings = host, images, images.settings
-        self._summary = Summary(images.results.folder)
+        self._summary = Summary(images.results)
         self._swept = self._held = self._started = False
         self._expected: Sequence[str] = ()
         #: Whether all jobs ended well: a report that is asked for with the run comes then.
@@ -85,8 +85,8 @@ class Run:
         asked = (images.targets or images.patterns) and not settings.disable_cache and settings.store.is_dir()
         if asked or not self._host.own:  # Snakemake does not run `onstart` of a module
             self.hold_store()
-        receipts.sweep_tags(images.results.folder, images.patterns, settings.store, top / images.choice)
-        receipts.sweep(images.results.folder, images.variants, settings.store, top / images.gathering)
+        sweep.sweep_tags(images.results, images.patterns, settings.store, top / images.choice)
+        sweep.sweep(images.results, images.variants, settings.store, top / images.gathering)
         if settings.refresh or images.outdated:
             # A new text each time: what has the same bytes as before triggers nothing.
             receipts.publish(top / paths.STAMP, str(time.time_ns()).encode())
@@ -97,7 +97,7 @@ class Run:
         if self._host.runs or not self._host.first:
             return frozenset()
         images, gathering = self._images, self._host.top / self._images.gathering
-        return frozenset(receipts.remade(images.results.folder, images.variants, images.patterns, self._settings.store, gathering))
+        return frozenset(sweep.remade(images.results, images.variants, images.patterns, self._settings.store, gathering))
 
     @in_one_line
     def hold_store(self) -> None:

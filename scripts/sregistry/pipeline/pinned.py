@@ -38,7 +38,7 @@ def outdated(targets: Sequence[Target], results: Results, *, refresh: bool, agai
     """
     tagged = [target for target in targets if target.reference.digest is None and target.locked is None]
     asked = [(target.key, target.compression.variant) for target in tagged]
-    found = failures.unmade(results.folder, asked) if again else set()
+    found = failures.unmade(results, asked) if again else set()
     found |= {target.key for target in tagged if refresh}
     for target in targets:
         if target.locked is not None and _named(results, target) not in (None, str(target.locked)):

@@ -44,8 +44,8 @@ from sregistry.pipeline.progress.displays import Display
 from sregistry.pipeline.progress.tracker import LOOK, Tracker
 from sregistry.results import receipts
 from sregistry.results.failures import BUG
-from sregistry.results.job_logs import JobLogs
-from sregistry.results.paths import BENCHMARKS, IMAGE, LOGS, MANIFEST, RECORD, SANDBOX, Results
+from sregistry.results.job_logs import Job, JobLogs
+from sregistry.results.paths import BENCHMARKS, FAILED, GATHERED, IMAGE, LOGS, MANIFEST, RECORD, SANDBOX, Results
 from sregistry.results.resolved import Resolved
 from sregistry.store import maintenance
 from sregistry.store.store import Store
@@ -129,7 +129,7 @@ def run(
             writable.refuse(_places(settings, no_cache=no_cache))
         store = Store(settings.store)
         stack.enter_context(maintenance.session(store))
-        refused = occupant.refusals(made, settings, merged, place.folder)
+        refused = occupant.refusals(made, settings, merged, place)
         if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
             return [PullResult(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
         tracker = Tracker(place, [target.key for target in made], settings.compression.variant, store, folder)
@@ -306,5 +306,7 @@ def _errors(place: Results, target: Target, settings: Settings) -> tuple[str, ..
     """Return why the jobs of this run failed that an image needs, each reason once."""
     job_logs = JobLogs(place)
     jobs = job_logs.jobs(target.key, settings.compression.variant, receipts.layer_digests(place.at(MANIFEST, image=target.key)))
+    # A job that gathers has no image's name.
+    jobs += [Job("manifests", path.stem, path) for path in place.at(GATHERED, batch="_").parent.glob(f"*{FAILED}")]
     failures = filter(None, (job_logs.trace(job).failure for job in jobs))
     return tuple(dict.fromkeys(f"{target.uri}: {failure}" if failure.cause == BUG else str(failure) for failure in failures))

@@ -17,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 from sregistry.config.lock_file import Lock
@@ -26,7 +25,7 @@ from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
 from sregistry.pipeline import pinned
 from sregistry.results import receipts
-from sregistry.results.changes import Change, told
+from sregistry.results.changes import Change, as_table
 from sregistry.results.job_logs import Job, JobLogs
 from sregistry.results.paths import IMAGE, LOCK, MANIFEST, RECORD, SUMMARY, Results
 from sregistry.results.receipts import Image
@@ -69,12 +68,12 @@ class Summary:
     """Watches the images of one run; workflow/schemas/summary.schema.yaml describes what it writes.
 
     Args:
-        results: the folder of receipts in the run's working folder.
+        place: the run's working folder.
         out: where the tables go; stderr without it.
     """
 
-    def __init__(self, results: Path, out: TextIO | None = None) -> None:
-        self._results, self._place, self._out = results, Results(results.parent), out
+    def __init__(self, place: Results, out: TextIO | None = None) -> None:
+        self._place, self._out = place, out
         self._logs = JobLogs(self._place)
         self._plan: Plan | None = None
         self._targets: Sequence[Target] = ()
@@ -99,8 +98,8 @@ class Summary:
         if self._plan is None:
             self._plan = plan
             try:
-                self._results.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self._results) as file:
+                self._place.folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self._place.folder) as file:
                     file.write(b"now")
                     file.flush()
                     self._logs = JobLogs(self._place, os.fstat(file.fileno()).st_mtime_ns)
@@ -133,7 +132,7 @@ class Summary:
             elif (error := self._refusal(target)) is not None:
                 self._changes.append(Change(uri=uri, platform=platform, before=named, after=None, error=error))
         self._changes = list(dict.fromkeys(self._changes))  # what becomes several files is told once
-        self._print(told(self._changes))
+        self._print(as_table(self._changes))
 
     def close(self, *, failed: bool = False, patterns: Mapping[str, str] | None = None) -> None:
         """Tell how all ended, once: the table, summary.json and lock.yaml.

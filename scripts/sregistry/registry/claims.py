@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from sregistry.errors import DocumentError, SregistryError, StoreError
 from sregistry.oci.documents import Digest
+from sregistry.results.receipts import Blob
 from sregistry.results.resolved import Layer, Resolved
 from sregistry.store.store import Store
 from sregistry.system import limits
@@ -68,7 +69,7 @@ def fetch(
     connections: int = 1,
     limit: int = limits.LAYER,
     log: TextIO | None = None,
-) -> dict[str, Any]:
+) -> Blob:
     """Have the layer's blob in the store, as one of the *claims* leads to it, and return the receipt of `layer.fetch`.
 
     Args:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from sregistry.config.options import DEFAULTS
 from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, os_errors_as
@@ -25,6 +25,7 @@ from sregistry.oci.documents import Descriptor
 from sregistry.oci.reference import Reference
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.ranges import open_blob
+from sregistry.results.receipts import Blob, Held
 from sregistry.results.resolved import Layer
 from sregistry.store.beneath import opened
 from sregistry.store.partial_blob import Ingest
@@ -45,17 +46,14 @@ def fetch(
     connections: int = 1,
     limit: int = DEFAULTS["layer_limit"],
     log: TextIO | None = None,
-) -> dict[str, Any]:
-    """Have a layer's blob in the store.
+) -> Blob:
+    """Have a layer's blob in the store, and return its receipt.
 
     Args:
         reference: the image that names the layer.
         connections: at a time, for a large layer.
         limit: bytes that a layer may have uncompressed, and so a blob.
         log: for a line about what is fetched and one about its size and rate; stderr without it.
-
-    Returns:
-        The receipt: `digest`, `size`, `diff_id`, `media_type`, and in `holds` path and size of the blob.
 
     Raises:
         RegistryError: the registry does not give it; TransferError: it broke off time and again.
@@ -73,13 +71,14 @@ def fetch(
                     _download(client, reference, blob, store, connections, limit, log)
         path = found or path
     size = path.stat().st_size if blob.size is None else blob.size
-    return {
-        "digest": str(blob.digest),
-        "size": size,
-        "diff_id": None if layer.diff_id is None else str(layer.diff_id),
-        "media_type": blob.media_type,
-        "holds": [{"path": str(path), "size": size}],
-    }
+    return Blob(
+        digest=str(blob.digest),
+        size=size,
+        diff_id=None if layer.diff_id is None else str(layer.diff_id),
+        media_type=blob.media_type,
+        store=str(store.root),
+        holds=(Held(str(path), size),),
+    )
 
 
 def free_bytes(folder: Path) -> int:

@@ -132,7 +132,7 @@ class TagChange:
         return [self.status, self.uri, " ".join(tags), "", "", ""]
 
 
-def told(images: Sequence[Change], patterns: Sequence[TagChange] = ()) -> list[str]:
+def as_table(images: Sequence[Change], patterns: Sequence[TagChange] = ()) -> list[str]:
     """Return what changed as lines for people: a table, and how many of how many."""
     states = [*(image.status for image in images), *(pattern.status for pattern in patterns)]
     counts = ", ".join(f"{states.count(status)} {status}" for status in (CHANGED, NEW, FAILED, UNCHANGED) if status in states)

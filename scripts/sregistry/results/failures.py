@@ -74,18 +74,16 @@ def forget(outputs: Iterable[Path]) -> None:
 
 def forget_image(manifest: Path) -> None:
     """Remove what is known of failures to make an image of what its manifest.json said before."""
-    place = Results(manifest.parent.parent.parent)
+    place = Results.around(manifest)
     forget(place.at(output, image=manifest.parent.name) for output in _OF_IMAGE)
 
 
-def unmade(results: Path, keys: Iterable[tuple[str, str]]) -> set[str]:
+def unmade(place: Results, keys: Iterable[tuple[str, str]]) -> set[str]:
     """Return the keys of those images that were never made of the manifests that are pinned, because of what was published.
 
     Args:
-        results: folder of the receipts.
         keys: of the images, each with the name of its compression in the names of receipts.
     """
-    place = Results(results.parent)
     folders = (place.at(LAYER, digest="_").parent, place.at(EXPLODED, digest="_", variant="_").parent)
     layers = {path for folder in folders for path in folder.glob(f"*{FAILED}") if _is_published(path)}
     return {key for key, variant in keys if _failed(place, key, variant, layers)}

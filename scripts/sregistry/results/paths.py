@@ -66,6 +66,11 @@ class Results:
 
     top: Path = Path()
 
+    @classmethod
+    def around(cls, manifest: Path) -> Results:
+        """Return the working folder that an image's manifest.json is in."""
+        return cls(manifest.parent.parent.parent)
+
     @property
     def folder(self) -> Path:
         """The folder of all receipts."""

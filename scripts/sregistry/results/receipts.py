@@ -6,8 +6,6 @@ tags ─▶ TagList ─▶ TagLists             manifest ─▶ Resolved (result
 
 {"holds": [{"path": …, "size": …[, "mtime_ns": …][, "inode": …]}], … the other fields of the class …}
 ```
-
-A sweep discards those that no longer count.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sregistry.errors import SregistryError, StoreError, from_oserror
-from sregistry.results.paths import EXPLODED, IMAGE, LAYER, MANIFEST, METADATA, RECORD, SANDBOX, TAGS, Results
-from sregistry.store.store import Store, write_atomic
+from sregistry.store.store import write_atomic
 
 #: Annotation of a field → what JSON may have there. Any other annotation allows everything.
 _TYPES: Mapping[Any, type | tuple[type, ...]] = {
@@ -107,12 +104,12 @@ class Receipt:
 
     def json(self) -> dict[str, Any]:
         """Return the object."""
-        found = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if not (field.default is None and getattr(self, field.name) is None)
-        }
-        return {**found, "holds": [item.json() for item in found["holds"]]} if "holds" in found else found
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            item = getattr(self, field.name)
+            if item is not None or field.default is not None:
+                found[field.name] = [one.json() if isinstance(one, Held) else one for one in item] if isinstance(item, tuple) else item
+        return found
 
     def write(self, path: Path) -> None:
         """Write the receipt whole; equal ones give equal bytes. Raises StoreError."""
@@ -191,11 +188,11 @@ class Metadata(Receipt):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image(Receipt):
-    """A published image: `size` in bytes, `version` its SHA-256 (of a sandbox that of its layers), `manifest` its digest.
+class Built(Receipt):
+    """A published image as its builder describes it: `size` in bytes, `version` its SHA-256 (of a sandbox that of its layers).
 
-    A SIF that is taken as it is has nothing below `manifest`. `dead` are bytes of file tails that only share a block with the
-    image's, `lost` what the format or builder can't keep.
+    A SIF that is taken as it is has only those that must be there. `dead` are bytes of file tails that only share a block with
+    the image's, as content (`size`) and in the file (`stored`); `lost` is what the format or the builder can't keep.
     """
 
     path: str
@@ -203,12 +200,23 @@ class Image(Receipt):
     size: int
     version: str
     architecture: str | None
-    manifest: str
-    holds: tuple[Held, ...]
     inodes: int | None = None
     dropped_xattrs: tuple[str, ...] | None = None
     dead: Mapping[str, int] | None = None
     lost: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image(Built):
+    """A published image, and the digest of the `manifest` that it was made of."""
+
+    manifest: str
+    holds: tuple[Held, ...]
+
+    @classmethod
+    def of(cls, built: Built, manifest: str) -> Image:
+        """Return the receipt of an image that has just been published. Raises OSError: it is gone."""
+        return cls.parse({**built.json(), "manifest": manifest, "holds": [Held.image(Path(built.path)).json()]})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -316,107 +324,6 @@ def discard(path: Path, value: Vouched) -> None:
         publish(path, value.pinned.encode())
     else:
         path.unlink(missing_ok=True)
-
-
-def sweep(results: Path, variants: Mapping[str, str], store: Path, gathered: Path) -> list[Path]:
-    """Discard the receipts of images that are stale, damaged, failed or of another store; return them.
-
-    A receipt that is gone makes its stage run again, but only if an image needs it.
-
-    Args:
-        results: folder of the receipts.
-        variants: names of the images' folders in it; of each, its compression's in the names of the receipts of exploded layers.
-        store: where blobs and exploded layers are looked for.
-        gathered: what the images' manifests say together; it counts only while all of them are there.
-    """
-    top = Results(results.parent)
-    discarded = []
-    seen: set[Path] = set()
-    for key, variant in variants.items():
-        exploded, blobs = _of_layers(top, key, variant)
-        manifest, metadata, *later = (top.at(name, image=key) for name in (MANIFEST, METADATA, IMAGE, RECORD))
-        for path in (manifest, metadata, *later, *blobs, *exploded):
-            if path in seen:  # images share layers
-                continue
-            seen.add(path)
-            if path.is_file() and _outdated(path, store, variant if path is metadata else None):
-                discarded.append(path)
-        # The sandbox points into exploded data, and is no receipt that could say so.
-        if not all(path.is_file() for path in (metadata, *exploded)):
-            top.at(SANDBOX, image=key).unlink(missing_ok=True)
-        if not manifest.is_file():
-            gathered.unlink(missing_ok=True)
-    return discarded
-
-
-def sweep_tags(results: Path, keys: Iterable[str], store: Path, chosen: Path) -> None:
-    """Discard damaged or failed tag lists of the patterns *keys*; if one is missing, discard the gathered list *chosen* as well."""
-    for key in keys:
-        path = Results(results.parent).at(TAGS, pattern=key)
-        if path.is_file():
-            _outdated(path, store)
-        if not path.is_file():
-            chosen.unlink(missing_ok=True)
-
-
-def remade(results: Path, variants: Mapping[str, str], patterns: Iterable[str], store: Path, gathered: Path) -> set[Path]:
-    """Return the outputs that a run makes anew because it sweeps first. Nothing on disk is changed.
-
-    A dry run shows these jobs. An output that is missing is not among them, for Snakemake sees that itself.
-
-    Args:
-        results, variants, store, gathered: as for `sweep`.
-        patterns: keys of the patterns, as for `sweep_tags`.
-    """
-    top = Results(results.parent)
-    lists = (top.at(TAGS, pattern=key) for key in patterns)
-    found = {path for path in lists if _void(path, store) and not Vouched.look(path).pinned}
-    for key, variant in variants.items():
-        manifest, metadata, sandbox, image, record = (top.at(name, image=key) for name in (MANIFEST, METADATA, SANDBOX, IMAGE, RECORD))
-        if _void(manifest, store):
-            # A manifest that was pinned comes back, newer than what was gathered of it.
-            found.add(gathered if Vouched.look(manifest).pinned else manifest)
-        if _void(record, store):
-            found.add(record)
-        if image.is_file() and not _void(image, store):
-            continue
-        # Only an image that is to be made needs what is below it.
-        exploded, blobs = _of_layers(top, key, variant)
-        gone = [path for path in (metadata, *exploded) if not path.is_file() or _void(path, store, variant if path is metadata else None)]
-        found |= {image, *gone, *((sandbox,) if gone else ())}
-        found |= {blob for blob, made in zip(blobs, exploded, strict=True) if made in gone and _void(blob, store)}
-    return {path for path in found if path.exists()}
-
-
-def _of_layers(top: Results, key: str, variant: str) -> tuple[list[Path], list[Path]]:
-    """Return the receipts of an image's exploded layers and of their blobs, each once, in one order."""
-    layers = layer_digests(top.at(MANIFEST, image=key))
-    return [top.at(EXPLODED, digest=one, variant=variant) for one in layers], [top.at(LAYER, digest=one) for one in layers]
-
-
-def _outdated(path: Path, store: Path, variant: str | None = None) -> bool:
-    """Discard the receipt if it no longer counts, and say so; what it holds may have to be of a *variant*, this version's format."""
-    value = Vouched.look(path)
-    outdated = value.is_void(store, variant)
-    if outdated:
-        discard(path, value)
-    else:
-        _use(value, store)
-    return outdated
-
-
-def _void(path: Path, store: Path, variant: str | None = None) -> bool:
-    """Tell whether a receipt is there and no longer counts."""
-    return path.is_file() and Vouched.look(path).is_void(store, variant)
-
-
-def _use(value: Vouched, store: Path) -> None:
-    """Mark what the receipt holds in the store as used now: the run that begins may need it."""
-    for item in value.holds:
-        path = Path(item.path)
-        if store in path.parents and item.mtime_ns is None:  # an image's own time is its identity
-            # An exploded layer's time is that of its folder.
-            Store(store).use(path.parent if path.name in ("data", "index") else path)
 
 
 def layer_digests(manifest: Path) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from sregistry.catalog.occupant import Identity
@@ -15,51 +15,48 @@ if TYPE_CHECKING:
     from sregistry.registry.client import RegistryClient
     from sregistry.store.store import Store
 
-    #: Where a stage registers its command.
-    Stages: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+#: Where a stage registers its command.
+Stages: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_output(stage: argparse.ArgumentParser) -> None:
-    """Add the receipt that the stage writes."""
-    stage.add_argument("--output", type=Path, required=True, metavar="FILE")
+_FILE: Mapping[str, Any] = {"type": Path, "required": True, "metavar": "FILE"}
+_FOLDER: Mapping[str, Any] = {"type": Path, "metavar": "DIR"}
+#: What several stages are told, by the function below that reads it, if there is one.
+_SHARED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "output": {"--output": _FILE},
+    "manifest": {"--manifest": {**_FILE, "help": "manifest.json"}},
+    "store": {
+        "--cache": {**_FOLDER, "required": True, "help": "the store is in its folder docker"},
+        "--cache-from": {**_FOLDER, "action": "append", "default": [], "help": "a further store, to read"},
+        "--trust": {"default": "", "metavar": "USER:…", "help": "whose exploded layers are used, as SREGISTRY_TRUST has it"},
+    },
+    "pattern": {
+        "--uri": {"required": True, "help": "the repository"},
+        "--client": {"required": True},
+        "--tags": {"required": True, "metavar": "GLOB"},
+        "--newest": {"type": int, "metavar": "N", "help": "the last N in the order of versions"},
+    },
+    "guard": {
+        "--database": {**_FOLDER, "help": "the catalog, which knows what image a file is"},
+        "--force": {"action": "store_true", "help": "take the place of another image"},
+    },
+    "compression": {
+        "--codec": {"required": True},
+        "--level": {"required": True},
+        "--block-size": {"type": int, "required": True, "metavar": "BYTES"},
+    },
+    "builder": {"--builder": {"choices": ("native", "mksquashfs", "singularity"), "default": "native"}},
+}
 
 
-def add_manifest(stage: argparse.ArgumentParser) -> None:
-    """Add the image's manifest.json."""
-    stage.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="manifest.json")
-
-
-def add_store(stage: argparse.ArgumentParser) -> None:
-    """Add what `store` reads."""
-    stage.add_argument("--cache", type=Path, required=True, metavar="DIR", help="the store is in its folder docker")
-    stage.add_argument("--cache-from", type=Path, action="append", default=[], metavar="DIR", help="a further store, to read")
-    stage.add_argument("--trust", default="", metavar="USER:…", help="whose exploded layers are used, as SREGISTRY_TRUST has it")
-
-
-def add_pattern(stage: argparse.ArgumentParser) -> None:
-    """Add a repository and the pattern of its tags."""
-    stage.add_argument("--uri", required=True, help="the repository")
-    stage.add_argument("--client", required=True)
-    stage.add_argument("--tags", required=True, metavar="GLOB")
-    stage.add_argument("--newest", type=int, metavar="N", help="the last N in the order of versions")
-
-
-def add_guard(stage: argparse.ArgumentParser) -> None:
-    """Add what `guard` reads beside the stage's own --target."""
-    stage.add_argument("--database", type=Path, metavar="DIR", help="the catalog, which knows what image a file is")
-    stage.add_argument("--force", action="store_true", help="take the place of another image")
-
-
-def add_compression(stage: argparse.ArgumentParser) -> None:
-    """Add what `compression` reads."""
-    stage.add_argument("--codec", required=True)
-    stage.add_argument("--level", required=True)
-    stage.add_argument("--block-size", type=int, required=True, metavar="BYTES")
-
-
-def add_builder(stage: argparse.ArgumentParser) -> None:
-    """Add the program that builds the image."""
-    stage.add_argument("--builder", choices=("native", "mksquashfs", "singularity"), default="native")
+def command(stages: Stages, name: str, run: Callable[[argparse.Namespace], None], help: str, *shared: str) -> argparse.ArgumentParser:
+    """Add the command *name* with arguments that it shares with others, and return it for its own ones."""
+    stage = stages.add_parser(name, help=help)
+    for group in shared:
+        for option, how in _SHARED[group].items():
+            stage.add_argument(option, **how)
+    stage.set_defaults(run=run)
+    return stage
 
 
 def store(options: argparse.Namespace) -> Store:

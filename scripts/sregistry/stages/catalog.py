@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import ImageError
 from sregistry.stages import arguments
 from sregistry.system.heartbeat import Kind, tell_user
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("catalog", help="record the image")
-    arguments.add_manifest(stage)
-    arguments.add_compression(stage)
-    arguments.add_output(stage)
-    arguments.add_builder(stage)
+    stage = arguments.command(stages, "catalog", run, "record the image", "manifest", "compression", "output", "builder")
     stage.add_argument("--docker-cmd", action="store_true", help="its runscript is from Cmd")
     stage.add_argument("--image", type=Path, required=True, metavar="FILE", help="receipt of the image")
     stage.add_argument("--database", type=Path, required=True, metavar="DIR")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.stages import arguments
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the commands."""
-    stage = stages.add_parser("gather-tags", help="gather the tags of all patterns")
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "gather-tags", gather_tags, "gather the tags of all patterns", "output")
     stage.add_argument("lists", type=Path, nargs="+", metavar="FILE")
-    stage.set_defaults(run=gather_tags)
 
-    stage = stages.add_parser("gather-layers", help="gather the layers of all images")
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "gather-layers", gather_layers, "gather the layers of all images", "output")
     stage.add_argument("manifests", type=Path, nargs="*", metavar="FILE")
-    stage.set_defaults(run=gather_layers)
 
 
 def gather_tags(options: argparse.Namespace) -> None:

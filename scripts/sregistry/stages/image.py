@@ -16,17 +16,13 @@ from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
     from sregistry.image.tree import Sandbox
+    from sregistry.results.receipts import Built
     from sregistry.results.resolved import Resolved
-    from sregistry.stages.arguments import Stages
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("image", help="assemble the image")
-    arguments.add_manifest(stage)
-    arguments.add_output(stage)
-    arguments.add_guard(stage)
-    arguments.add_builder(stage)
+    stage = arguments.command(stages, "image", run, "assemble the image", "manifest", "output", "guard", "builder")
     stage.add_argument("--metadata", type=Path, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("--sandbox", type=Path, metavar="FILE", help="sandbox.index")
     stage.add_argument("--sif", type=Path, metavar="FILE", help="receipt of the layer, in place of both, if it is a SIF")
@@ -35,7 +31,6 @@ def register(stages: Stages) -> None:
     levels = ("fast", "default", "small")
     stage.add_argument("--level", choices=levels, default="default", help="of compression, for another builder than native")
     stage.add_argument("--threads", type=int, default=1, metavar="N", help="for another builder than native")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -72,27 +67,26 @@ def run(options: argparse.Namespace) -> None:
     }
     sandbox = Sandbox.read(options.sandbox)
 
-    def build(remade: Mapping[int, tuple[Path, bytes]]) -> dict[str, Any]:
+    def build(remade: Mapping[int, tuple[Path, bytes]]) -> Built:
         sandbox.replace(remade)
         return _built(options, sandbox, wanted)
 
     made = repairing(sandbox.folders, Sources(resolved, options.manifest, options.metadata), build)
-    if made.get("lost"):
+    if made.lost:
         who = "a sandbox here" if options.builder == "native" else f"builder: {options.builder}"
-        tell_user(f"{resolved.uri}: {who} can't keep: {'; '.join(made['lost'])}", Kind.WARNING)
+        tell_user(f"{resolved.uri}: {who} can't keep: {'; '.join(made.lost)}", Kind.WARNING)
     _finish(options, resolved, made, start)
 
 
-def _finish(options: argparse.Namespace, resolved: Resolved, made: Mapping[str, Any], start: float) -> None:
+def _finish(options: argparse.Namespace, resolved: Resolved, made: Built, start: float) -> None:
     """Write the receipt, and say how large the image is and how long it took."""
-    from sregistry.results.receipts import Held, Image
+    from sregistry.results.receipts import Image
 
-    image = Image.parse({**made, "manifest": str(resolved.digest), "holds": [Held.image(options.target).json()]})
-    image.write(options.output)
-    tell_user(f"image {resolved.uri}: {rated(image.size, start)}, {options.target}")
+    Image.of(made, str(resolved.digest)).write(options.output)
+    tell_user(f"image {resolved.uri}: {rated(made.size, start)}, {options.target}")
 
 
-def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, Any]) -> Built:
     """Build the image with the builder that is asked for."""
     if options.builder == "native":
         from sregistry.image.assemble import build
@@ -112,7 +106,7 @@ def _built(options: argparse.Namespace, sandbox: Sandbox, wanted: Mapping[str, A
     )
 
 
-def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> dict[str, Any]:
+def _taken(options: argparse.Namespace, resolved: Resolved, guard: Callable[[], None]) -> Built:
     """Publish a SIF as it is. Raises ImageError that names the image."""
     from sregistry.image.assemble import take
     from sregistry.results import receipts

@@ -5,29 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import SregistryError
 from sregistry.stages import arguments
 from sregistry.system.heartbeat import Kind, tell_user
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("manifest", help="resolve a reference")
-    arguments.add_store(stage)
-    arguments.add_output(stage)
-    arguments.add_guard(stage)
+    stage = arguments.command(stages, "manifest", run, "resolve a reference", "store", "output", "guard")
     stage.add_argument("--uri", required=True)
     stage.add_argument("--client", required=True)
     stage.add_argument("--platform", required=True)
     stage.add_argument("--locked", metavar="DIGEST", help="what the tag is to mean")
     stage.add_argument("--format", default="sif", help="of the image")
     stage.add_argument("--target", type=Path, metavar="PATH", help="the image: refuse at once if another one is there")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.stages import arguments
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("metadata", help="environment, runscript, labels")
-    arguments.add_manifest(stage)
-    arguments.add_store(stage)
-    arguments.add_compression(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "metadata", run, "environment, runscript, labels", "manifest", "store", "compression", "output")
     stage.add_argument("--docker-cmd", action="store_true", help="runscript from Cmd")
     stage.add_argument("--tar", type=Path, required=True, metavar="FILE")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,6 +22,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.layers.explode import explode_tar
     from sregistry.results import receipts
     from sregistry.results.resolved import Resolved
+    from sregistry.stages.explode import held
 
     resolved = Resolved.take(options.manifest)
     store, compression = arguments.store(options), arguments.compression(options)
@@ -40,14 +32,14 @@ def run(options: argparse.Namespace) -> None:
     environment, metadata = explode_tar(store, environment_tar(), compression), explode_tar(store, tar, compression)
     receipts.publish(options.tar, tar)
     receipts.Metadata(
-        environment=environment["path"],
-        metadata=metadata["path"],
+        environment=str(environment.folder),
+        metadata=str(metadata.folder),
         variant=compression.variant,
-        indexes=(environment["index"], metadata["index"]),
+        indexes=(environment.digest.hex(), metadata.digest.hex()),
         docker_cmd=options.docker_cmd,
         created=created,
         store=str(store.root),
-        holds=tuple(map(receipts.Held.parse, (*environment["holds"], *metadata["holds"]))),
+        holds=(*held(environment), *held(metadata)),
     ).write(options.output)
 
 

@@ -23,19 +23,15 @@ from sregistry.terminal import printable
 
 if TYPE_CHECKING:
     from sregistry.results.changes import Change, TagChange
-    from sregistry.stages.arguments import Stages
 
 T = TypeVar("T")
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("refresh", help="tell what changed")
-    arguments.add_store(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "refresh", run, "tell what changed", "store", "output")
     stage.add_argument("--questions", type=Path, required=True, metavar="FILE", help="images and patterns, and what they meant; removed")
     stage.add_argument("--connections", type=int, default=1, metavar="N", help="at a time")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -45,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.config import temporary
     from sregistry.config.secrets_file import overlay
     from sregistry.results import receipts
-    from sregistry.results.changes import FAILED, told
+    from sregistry.results.changes import FAILED, as_table
 
     asked = receipts.read(options.questions)
     environ = overlay(os.environ)
@@ -59,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     value = {"version": 1, "images": [item.json() for item in images], "patterns": [item.json() for item in patterns]}
     receipts.write(options.output, value)
     options.questions.unlink(missing_ok=True)
-    print("\n".join(map(printable, told(images, patterns))), flush=True)
+    print("\n".join(map(printable, as_table(images, patterns))), flush=True)
     errors = [pattern.error for pattern in patterns if pattern.status == FAILED]
     errors += [image.error for image in images if image.status == FAILED]
     if errors:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sregistry.errors import SregistryError
 from sregistry.image.metadata import environment_tar
@@ -24,6 +24,7 @@ from sregistry.layers.index import DamagedLayer
 from sregistry.oci.documents import Digest
 from sregistry.results import receipts
 from sregistry.results.paths import EXPLODED, LAYER, Results
+from sregistry.stages.explode import receipt
 from sregistry.store import exploded
 from sregistry.store.store import Store
 from sregistry.system.cores import usable
@@ -45,7 +46,7 @@ class Sources:
 
     def __init__(self, resolved: Resolved, manifest: Path, metadata: Path) -> None:
         self._digests = [layer.blob.digest for layer in resolved.layers]
-        self._results, self._metadata = Results(manifest.parent.parent.parent), metadata
+        self._results, self._metadata = Results.around(manifest), metadata
 
     def remade(self, number: int, damaged: DamagedLayer) -> tuple[Path, bytes]:
         """Make layer *number* anew; return its folder and the digest of its index.
@@ -64,11 +65,11 @@ class Sources:
                 if verify.owned(store, damaged.folder) and verify.wrong(damaged.folder):
                     exploded.discard(store, damaged.folder)
         made = self._explode(number, store, diff_id, Compression.named(variant))
-        found = Path(made["path"]), bytes.fromhex(made["index"])
+        found = made.folder, made.digest
         tell_user(f"{damaged.message}; it was made anew", Kind.WARNING)
         return found
 
-    def _explode(self, number: int, store: Store, diff_id: Digest, compression: Compression) -> dict[str, Any]:
+    def _explode(self, number: int, store: Store, diff_id: Digest, compression: Compression) -> verify.Layer:
         if number == 0:
             return explode_tar(store, environment_tar(), compression)
         if number > len(self._digests):
@@ -76,9 +77,9 @@ class Sources:
         blob = self._digests[number - 1]
         path = self._results.at(EXPLODED, digest=blob, variant=compression.variant)
         try:
-            source = receipts.Blob.read(self._results.at(LAYER, digest=blob)).path
-            made = explode(store, blob, diff_id, compression, usable(), path=source)
-            receipts.Exploded.parse({**receipts.read(path), **made}).write(path)
+            layer = receipts.Blob.read(self._results.at(LAYER, digest=blob))
+            made = explode(store, blob, diff_id, compression, usable(), path=layer.path)
+            receipt(made, layer, store).write(path)
         except SregistryError:
             path.unlink(missing_ok=True)  # so that the next run explodes it, and fetches it first if need be
             raise

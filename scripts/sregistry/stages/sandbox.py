@@ -12,17 +12,13 @@ from sregistry.stages import arguments
 
 if TYPE_CHECKING:
     from sregistry.image.tree import Sandbox
-    from sregistry.stages.arguments import Stages
 
 
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the command."""
-    stage = stages.add_parser("sandbox", help="merge the layers")
-    arguments.add_manifest(stage)
-    arguments.add_output(stage)
+    stage = arguments.command(stages, "sandbox", run, "merge the layers", "manifest", "output")
     stage.add_argument("--metadata", type=Path, required=True, metavar="FILE", help="receipt of the metadata")
     stage.add_argument("layers", type=Path, nargs="*", metavar="FILE", help="receipts of exploded layers")
-    stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

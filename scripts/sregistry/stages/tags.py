@@ -6,26 +6,17 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sregistry.errors import RegistryError, SregistryError
 from sregistry.stages import arguments
 
-if TYPE_CHECKING:
-    from sregistry.stages.arguments import Stages
 
-
-def register(stages: Stages) -> None:
+def register(stages: arguments.Stages) -> None:
     """Add the commands."""
-    stage = stages.add_parser("tags", help="ask which tags a pattern means")
-    arguments.add_store(stage)
-    arguments.add_output(stage)
-    arguments.add_pattern(stage)
-    stage.set_defaults(run=run)
+    arguments.command(stages, "tags", run, "ask which tags a pattern means", "store", "output", "pattern")
 
-    stage = stages.add_parser("report-tags", help="report a pattern that failed")
+    stage = arguments.command(stages, "report-tags", report, "report a pattern that failed")
     stage.add_argument("--list", type=Path, required=True, metavar="FILE", help="its tags")
-    stage.set_defaults(run=report)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -90,14 +90,14 @@ def _parse(line: bytes) -> Message | None:
 
 
 @contextlib.contextmanager
-def publish_position(name: str, file: IO[bytes]) -> Iterator[None]:
-    """Publish under *name* where *file* is being read, by a thread of its own: who reads it does not notice."""
+def publish_position(digest: str, file: IO[bytes]) -> Iterator[None]:
+    """Publish where *file*, the layer *digest*, is being read, by a thread of its own that does not slow the reading down."""
     folder = os.environ.get(VARIABLE)
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         if folder:
             with contextlib.suppress(OSError):
-                handle = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT, 0o600)
+                handle = os.open(_position_file(folder, digest), os.O_WRONLY | os.O_CREAT, 0o600)
                 stack.callback(os.close, handle)
                 thread = threading.Thread(target=_beat, args=(handle, file.fileno(), stop), daemon=True)
                 thread.start()
@@ -116,9 +116,13 @@ def _beat(handle: int, read: int, stop: threading.Event) -> None:
             stop.wait(_INTERVAL)
 
 
-def position(folder: Path, name: str) -> int | None:
-    """Return what was published last under *name*; None: nothing yet."""
+def position(folder: Path, digest: str) -> int | None:
+    """Return the position that was published last for the layer *digest*; None: nothing yet."""
     try:
-        return int((folder / name).read_bytes() or 0)
+        return int(Path(_position_file(str(folder), digest)).read_bytes() or 0)
     except (OSError, ValueError):
         return None
+
+
+def _position_file(folder: str, digest: str) -> str:
+    return os.path.join(folder, f"explode-{digest.replace(':', '-')}")

@@ -187,8 +187,8 @@ class Tracker:
 
     def _step(self, layer: LayerView) -> list[Message]:
         """Bring a layer up to date; return what is to be told of it."""
-        digest, name = layer.digest, f"{layer.digest.algorithm}-{layer.digest.hex}"
-        position = heartbeat.position(self._folder, f"explode-{name}")
+        digest = layer.digest
+        position = heartbeat.position(self._folder, str(digest))
         if self._place.at(EXPLODED, digest=digest, variant=self._variant).exists():
             layer.step, layer.fetched, layer.exploded = Step.DONE, layer.known, layer.known
         elif position is not None:
