@@ -9,6 +9,7 @@ results/batch/            <batch>.json                  what the images of a bat
                                                         .questions.json while a refresh asks
 results/                  refresh summary.json refresh.json lock.yaml
 results/report/<batch>/   pages of a report that is made with its run
+<output>.failed           why a stage did not make its output
 logs/<rule>/<name>.log    benchmarks/<rule>/<name>.tsv
 ```
 
