@@ -341,6 +341,7 @@ def test_questions_of_a_refresh(place: Place) -> None:
     config = {"images": ["demo/tiny:1", {"uri": "demo/many", "tags": "24.*", "newest": 2}]}
     assert place.graph(config).questions(wild()) == [] and place.files() == set()  # a dry run
     (name,) = place.graph(config, runs=True).questions(wild())
+    assert place.graph(config, first=False).questions(wild()) == [name]  # the job, where it runs on another node
     asked = json.loads((place.root / name).read_text())
     (image,), (pattern,) = asked["images"], asked["patterns"]
     assert image["uri"].endswith("/demo/tiny:1") and image["locked"] is None and image["pinned"].endswith("manifest.json")

@@ -60,13 +60,12 @@ class Graph:
 
     @in_one_line
     def questions(self, wildcards: object) -> list[str]:
-        """The file that tells a refresh what to ask; written now, in a run alone."""
+        """The file that tells a refresh what to ask. A run writes it now; a job on another node finds it, a dry run has none."""
         self.images.require("snakemake refresh")
-        if not self.host.runs:
-            return []
         name = paths.QUESTIONS.format(batch=self.images.batch)
-        receipts.write(self.host.top / name, self.images.questions())
-        return [name]
+        if self.host.runs:
+            receipts.write(self.host.top / name, self.images.questions())
+        return [name] if (self.host.top / name).exists() else []
 
     @in_one_line
     def report_pages(self, wildcards: object) -> list[tuple[str, str, str]]:
