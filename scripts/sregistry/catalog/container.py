@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +67,14 @@ class Container(Record):
         from sregistry.catalog.sharing import sharing
 
         return sharing(self, self._catalog.records(), self._catalog.metrics)
+
+
+def labelled(containers: Iterable[Container], key: str | None, value: str | None) -> list[tuple[str, str, Container]]:
+    """Return the labels of images as key, value and image, sorted; those of a key, or of a key and a value."""
+    found = [
+        (name, text, container)
+        for container in containers
+        for name, text in container.facts.get("labels", {}).items()
+        if key in (None, name) and value in (None, text)
+    ]
+    return sorted(found, key=lambda item: (item[0], item[1], item[2].label))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sregistry.catalog.catalog import Catalog
-from sregistry.catalog.container import Container
+from sregistry.catalog.container import Container, labelled
 from sregistry.config.secrets_file import overlay
 from sregistry.config.settings import Settings
 from sregistry.errors import CatalogError, ConfigError
@@ -301,13 +301,7 @@ class LocalImages:
         >>> client.labels("maintainer")
         [('maintainer', 'NVIDIA', <Container 'nvidia/caffe2:17.10'>)]
         """
-        found = [
-            (name, text, container)
-            for container in self.images()
-            for name, text in container.facts.get("labels", {}).items()
-            if key in (None, name) and value in (None, text)
-        ]
-        return sorted(found, key=lambda item: (item[0], item[1], item[2].label))
+        return labelled(self.images(), key, value)
 
     def sharing(self, uri: str) -> Sharing:
         """Return the sizes of an image, and the layers that it shares with others. Raises as `find`.
