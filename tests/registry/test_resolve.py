@@ -515,7 +515,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         Resolved.read(path)
     for text in ("", "[]", "{", "\xff"):
         path.write_text(text, encoding="latin-1")
-        with pytest.raises(StoreError, match="is damaged.*remove that file"):
+        with pytest.raises(StoreError, match=r"is damaged.*remove that file"):
             Resolved.read(path)
     path.write_text('{"uri": "x"}')
     with pytest.raises(DocumentError, match="remove that file"):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sregistry.registry.server import serve
+from sregistry.errors import RegistryError
+from sregistry.registry.server import Server, serve
 from sregistry.store.store import Store
 from tests.support.registry import running
 from tests.support.snakemake import NOTHING, Run, command, inherited, snakemake
@@ -60,6 +62,15 @@ class Site:
         }
 
 
+def _server(layout: Path, log: StringIO) -> Server:
+    """Listen at the address that the images came from, when no other run of this test does any more."""
+    while True:
+        try:
+            return serve(Store(layout), *HOST, log=log)
+        except RegistryError:
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     root = tmp_path / "r".ljust(len(ROOT) - len(str(tmp_path)) - 1, "r")
@@ -81,10 +92,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
                 path.chmod(member.mode)
             else:
                 tar.extract(member, root, filter="fully_trusted")
-    for path, time in times.items():
-        os.utime(path, ns=(time, time), follow_symlinks=False)
+    for path, moment in times.items():
+        os.utime(path, ns=(moment, moment), follow_symlinks=False)
     log = StringIO()
-    with running(serve(Store(root / "layout"), *HOST, log=log)):
+    with running(_server(root / "layout", log)):
         yield Site(root, log)
 
 
