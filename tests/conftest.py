@@ -1,7 +1,8 @@
 """What all tests share: what a test needs from the machine, no skips in CI, and the test images.
 
 `@pytest.mark.needs("root", "unsquashfs")` skips a test where something is missing, and says what. With
-CI=true a skip is a failure: a machine that judges must have everything.
+CI=true a skip is a failure: a machine that judges must have everything. `@pytest.mark.slow("why")` leaves a test to
+`scripts/test --all`; with `once=True`, CI runs it as root alone, for nothing in it depends on the user.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import platform
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +21,10 @@ import hypothesis
 import pytest
 
 from tests.support import images
+from tests.support.place import Place, opened
 
-#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code, and where CI tries again, few do.
+#: Profiles of property tests, `--hypothesis-profile`: a busy machine is no fault of the code. `few` is for a first look, and for
+#: where CI tries again.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("ours")
@@ -51,15 +55,45 @@ _SPECIAL: dict[str, tuple[Callable[[], bool], str]] = {
 }
 
 
+#: Folders of which every test is slow.
+_SLOW = {
+    "workflow": pytest.mark.slow("whole runs of Snakemake", once=True),
+    "whole": pytest.mark.slow("whole pulls"),
+    "real": pytest.mark.slow("real tools"),
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-faults", action="store_true", help="disturb each system call of a pull, not a dozen of them: some two minutes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "once(reason): CI runs it as root alone, and with the newest versions alone")
+    config.addinivalue_line("markers", "slow(reason, once=False): left to `scripts/test --all`; `once`: CI runs it as root alone")
     # A script's background, nohup and many runners of CI have it ignored, and so would each program that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(*names): skip unless the machine has these programs, or root, mount, apptainer, gridengine")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+    if folder in _SLOW and item.get_closest_marker("slow") is None:
+        item.add_marker(_SLOW[folder])
+
+
+#: What was left out for being slow: number of tests by reason.
+_LEFT_OUT: Counter[str] = Counter()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    _LEFT_OUT.update(mark.args[0] for mark in (item.get_closest_marker("slow") for item in items) if mark is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _LEFT_OUT and config.option.markexpr == "not slow":
+        terminalreporter.section(f"scripts/test --all adds {_LEFT_OUT.total()} tests")
+        for reason, number in _LEFT_OUT.most_common():
+            terminalreporter.write_line(f"{number:5}  {reason}")
+        terminalreporter.write_line("       and ten times the examples of generated tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -99,3 +133,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def layout(tmp_path_factory: pytest.TempPathFactory) -> images.Layout:
     """Return all test images in an OCI image layout."""
     return images.build(tmp_path_factory.mktemp("images") / "layout")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Return a place for whole runs of the workflow, and a registry with one image."""
+    with opened(tmp_path) as place:
+        yield place

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from sregistry import client as module
-from sregistry import errors, get_client
+from sregistry import client, errors, get_client
+from sregistry.catalog import container, local_images
+from sregistry.catalog.local_images import LocalImages
 from sregistry.client import Client, Container
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.conftest import REPOSITORY
-from tests.registry.test_server import running
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import file
 
-pytestmark = pytest.mark.once("types and words are compared")
+pytestmark = pytest.mark.slow("whole pulls", once=True)
 
 CONFIG = {"Env": ["CUDA_VERSION=9.0.176"], "Labels": {"maintainer": "NVIDIA"}}
-EXAMPLES = {test.name.removeprefix("sregistry.client"): test for test in doctest.DocTestFinder().find(module) if test.examples}
+FOUND = [test for module in (client, local_images, container) for test in doctest.DocTestFinder().find(module) if test.examples]
+EXAMPLES = {test.name.removeprefix(str(test.globs["__name__"])): test for test in FOUND}
 #: Results and errors are told; no other than these do without an example.
 WITHOUT = {"Client", "Client.announce", "Client.pull_each", "Client.add_remote", "Container.of"}
 
@@ -38,7 +38,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         layout.tag(
             f"nvidia/{name}", layout.image([layer([file(f"opt/{name}-{i}".encode(), b"x" * 99)]) for i in range(2)], CONFIG, docker=True)
         )
-    with running(serve(Store(layout.root))) as server:
+    with serving(layout) as server:
         yield server.address
 
 
@@ -81,9 +81,10 @@ def test_an_example(name: str, home: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_all_that_is_public_is_documented_and_typed() -> None:
-    for owner in (Client, Container):
-        for name, member in inspect.getmembers(owner, callable):
-            if name.startswith("_") or name not in vars(owner):
+    for public in (Client, Container):
+        for name, member in inspect.getmembers(public, callable):
+            owner = next(kind for kind in public.__mro__ if name in vars(kind))
+            if name.startswith("_") or owner not in (Client, LocalImages, Container):
                 continue
             where = f"{owner.__name__}.{name}"
             assert member.__doc__, where

@@ -60,8 +60,8 @@ def _explode(blob: Path, diff_id: str, level: str, folder: Path) -> None:
     place = store.blob(digest)
     place.parent.mkdir(parents=True)
     place.symlink_to(blob)
-    receipt = explode(store, digest, Digest(diff_id), Compression(level=level), len(os.sched_getaffinity(0)))
-    Path(receipt["path"]).rename(folder)
+    made = explode(store, digest, Digest(diff_id), Compression(level=level), len(os.sched_getaffinity(0)))
+    made.folder.rename(folder)
 
 
 if __name__ == "__main__":

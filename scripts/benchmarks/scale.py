@@ -198,7 +198,7 @@ def _explode(folder: Path) -> None:
         with open(folder / f"tar-{layer}", "rb") as pipe:
             made.append(explode_stream(store, pipe, f"layer {digest}", digest, compression, threads=1))
     made.append(explode_tar(store, bytes(1024), compression))
-    (folder / "folders.json").write_text(json.dumps([receipt["path"] for receipt in made]))
+    (folder / "folders.json").write_text(json.dumps([str(layer.folder) for layer in made]))
 
 
 def _sandbox(folder: Path) -> None:
@@ -209,7 +209,7 @@ def _sandbox(folder: Path) -> None:
 
 def _image(folder: Path) -> None:
     from sregistry.image.assemble import build
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
 
     packed = Sandbox.read(folder / "sandbox.index")
     build(packed, format="simg", target=folder / "image", created=0, deffile=b"", documents={}, architecture="amd64")
@@ -217,7 +217,7 @@ def _image(folder: Path) -> None:
 
 def _entries(stage: str, folder: Path) -> int:
     """Return what a stage has gone through: entries of the tars, or names in the sandbox."""
-    from sregistry.image.merge import Sandbox
+    from sregistry.image.tree import Sandbox
     from sregistry.layers.index import Index
 
     if stage == "image":

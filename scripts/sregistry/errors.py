@@ -24,10 +24,11 @@ Code raises low, with a hint; only the command line prints and exits.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sregistry.terminal import printable
 
@@ -152,6 +153,15 @@ def from_oserror(error: OSError, kind: type[SregistryError], what: str) -> Sregi
         return kind(f"{what.rstrip(':')}: {reason}", hint=_HINTS.get(error.errno or 0))
     where = f" {os.fsdecode(error.filename)}"
     return kind(f"{what}{where}: {reason}", hint=_HINTS.get(error.errno or 0))
+
+
+@contextlib.contextmanager
+def os_errors_as(kind: type[SregistryError], what: str) -> Iterator[None]:
+    """Turn an OSError of the block into a *kind*, as `from_oserror`."""
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror(error, kind, what) from error
 
 
 def report(error: SregistryError) -> int:

@@ -29,8 +29,6 @@ from sregistry.oci.documents import Manifest
 from sregistry.oci.parse import parse_manifest
 from sregistry.store.store import Store
 
-pytestmark = pytest.mark.once("it is an ordinary program's recipes and reports")
-
 # -- recipes
 
 
@@ -208,6 +206,7 @@ def test_images_of_a_batch_share_seven_layers_of_ten(tmp_path: Path) -> None:
     assert len(set.intersection(*map(set, found))) == 7
 
 
+@pytest.mark.slow("benchmarks are run", once=True)
 def test_a_batch_is_run_empty_whole_again_and_planned(tmp_path: Path) -> None:
     found = batches.measure(Case(images=2, layers=3), tmp_path)
     # A manifest, its metadata, sandbox, image and record each; four layers, which are fetched and exploded; one gathering.
@@ -299,6 +298,7 @@ def test_report_of_scale_has_what_an_entry_costs() -> None:
     assert "Apptainer" not in text
 
 
+@pytest.mark.slow("benchmarks are run", once=True)
 def test_the_catalog_at_a_number(tmp_path: Path) -> None:
     cells = catalog.measure(3, tmp_path)
     assert len(cells) == len(catalog._HEAD) - 1

@@ -17,38 +17,15 @@ import pytest
 
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.lookup import Lookup
-from sregistry.catalog.record import Record, record
+from sregistry.catalog.record import record
 from sregistry.config.settings import Settings
 from sregistry.errors import CatalogError, InvalidReference
 from sregistry.oci.documents import Descriptor, Digest, MediaType, Platform
+from sregistry.results.receipts import Image
 from sregistry.results.resolved import Document, Layer, Resolved
+from tests.support.records import VERSION, made
 
-VERSION = "16765f12b73ec77235726fa9e47e808c" * 2
 NOW = datetime(2018, 1, 15, 15, 33, 30, tzinfo=UTC)
-
-
-def made(uri: str = "nvidia/tensorflow:17.11", **fields: object) -> Record:
-    repository, _, tag = uri.rpartition(":")
-    collection, _, name = repository.partition("/")
-    values = {
-        "client": "nvidia",
-        "collection": collection,
-        "name": name,
-        "tag": tag,
-        "uri": uri,
-        "url": f"https://nvcr.io/v2/{repository}/manifests/{tag}",
-        "registry": "nvcr.io",
-        "digest": str(Digest.of(uri.encode())),
-        "version": VERSION,
-        "image": f"/images/{repository.replace('/', '-')}:{tag}.sif",
-        "size": 10,
-        "compressed_size": 5,
-        "created_at": "2018-01-15 15:33:30",
-        "format": "sif",
-        "platform": "linux/amd64",
-        "metrics": {},
-    }
-    return Record(**{**values, **fields})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -176,7 +153,7 @@ def test_a_folder_that_can_not_be(tmp_path: Path) -> None:
 
 def test_many_at_once(catalog: Catalog) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.catalog.test_catalog import made; from sregistry.catalog.catalog import Catalog\n"
+        "import sys; from pathlib import Path; from tests.support.records import made; from sregistry.catalog.catalog import Catalog\n"
         "for n in range(5): Catalog(Path(sys.argv[1])).add(made(f'nvidia/i{sys.argv[2]}:{n}'))"
     )
     jobs = [subprocess.Popen([sys.executable, "-c", code, str(catalog.path.parent), str(n)]) for n in range(4)]
@@ -251,6 +228,7 @@ def test_tags_of_one_file(catalog: Catalog) -> None:
     assert catalog.records() == [kept], "another file has its place"
 
 
+@pytest.mark.slow("scale", once=True)
 def test_many_in_one_change(catalog: Catalog) -> None:
     records = [made(f"nvidia/i{n}:1", metrics={"2": {"n": n}}) for n in range(1500)]
     kept = catalog.add_all(records)
@@ -264,7 +242,7 @@ def test_a_disk_that_fills(catalog: Catalog, tmp_path: Path) -> None:
     kept, _ = catalog.add(made(metrics={"2": {}}))
     before = catalog.path.read_bytes()
     code = (
-        "import resource, signal, sys; from pathlib import Path; from tests.catalog.test_catalog import made\n"
+        "import resource, signal, sys; from pathlib import Path; from tests.support.records import made\n"
         "from sregistry.catalog.catalog import Catalog; from sregistry.errors import CatalogError, report\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))\n"
         "try: Catalog(Path(sys.argv[1])).add(made('nvidia/big:1', metrics={'2': {'n': 'x' * int(sys.argv[2])}}))\n"
@@ -278,10 +256,11 @@ def test_a_disk_that_fills(catalog: Catalog, tmp_path: Path) -> None:
     assert [path.name for path in catalog.path.parent.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow("many kills", once=True)
 def test_writers_that_are_killed(catalog: Catalog) -> None:
     """Whenever a writer dies: the file is whole, what it said to have added is there, and so are all manifests."""
     code = (
-        "import sys; from pathlib import Path; from tests.catalog.test_catalog import made; from sregistry.catalog.catalog import Catalog\n"
+        "import sys; from pathlib import Path; from tests.support.records import made; from sregistry.catalog.catalog import Catalog\n"
         "for n in range(1000):\n"
         "  record = made(f'nvidia/i{sys.argv[2]}:{n % 7}', metrics={'2': {'n': sys.argv[2], 'm': n}})\n"
         "  print(Catalog(Path(sys.argv[1])).add(record)[0].uri, flush=True)"
@@ -300,6 +279,9 @@ def test_writers_that_are_killed(catalog: Catalog) -> None:
     assert len(said) >= 8
     catalog.add(made())
     assert len({record.id for record in catalog.records()}) == len(catalog.records())
+
+
+IMAGE = Image(path="/i.sif", format="sif", size=7, version=VERSION, architecture="amd64", manifest="", holds=())
 
 
 def test_the_record_of_an_old_image() -> None:
@@ -321,7 +303,7 @@ def test_the_record_of_an_old_image() -> None:
         documents=(Document(descriptor=descriptor, text=text),),
         image_config="{}",
     )
-    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    kept = record(resolved, IMAGE, now=NOW)
     assert kept.compressed_size == 0, "not known"
     assert list(kept.metrics) == ["selfLink", "1"]
 
@@ -347,7 +329,7 @@ def test_a_record_of_an_image() -> None:
         documents=(document(index), document(manifest)),
         image_config="{}",
     )
-    kept = record(resolved, {"version": VERSION, "path": "/i.sif", "size": 7, "format": "sif"}, now=NOW)
+    kept = record(resolved, IMAGE, now=NOW)
     assert (kept.collection, kept.name, kept.created_at) == ("nvidia", "k8s/caffe2", "2018-01-15 15:33:30")
     assert (kept.size, kept.compressed_size, kept.digest, kept.version) == (7, 0, str(resolved.digest), VERSION)
     folder = "https://nvcr.io/v2/nvidia/k8s/caffe2/manifests"

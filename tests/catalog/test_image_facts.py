@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sregistry.catalog.image_facts import facts, kept, numbers, requirement
+from sregistry.catalog.image_facts import facts, kept, requirement
 from sregistry.system import limits
 
 BRANDS = ("tesla", "unknown", "nvidia", "nvidiartx", "geforce", "geforcertx", "quadro", "quadrortx", "titan", "titanrtx")
@@ -137,25 +137,6 @@ def test_the_driver(env: list[str], wanted: dict[str, Any]) -> None:
 )
 def test_requirements(text: str, wanted: object) -> None:
     assert requirement(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("12.4.1", (12, 4, 1)),
-        ("8.9.7.29+cuda12.2", (8, 9, 7, 29)),
-        ("2.2.0a0+81ea7a4", (2, 2, 0)),
-        ("2.29.stable.20260109", (2, 29)),
-        ("v1.2", (1, 2)),
-        ("24.01-py3", (24, 1)),
-        ("r35.1", ()),
-        ("", ()),
-        ("1" * 5000, ()),
-        ("²", ()),
-    ],
-)
-def test_numbers(text: str, wanted: tuple[int, ...]) -> None:
-    assert numbers(text) == wanted
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sregistry.config.settings import Settings
 from sregistry.errors import CatalogError, ConfigError, InvalidReference
 from sregistry.oci.documents import Digest
 from sregistry.system import logs
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
 V1, V2 = "1" * 64, "2" * 64
 TINY = "demo/tiny:1"

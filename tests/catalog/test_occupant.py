@@ -20,9 +20,9 @@ from sregistry.image import assemble, provenance
 from sregistry.image.merge import merge
 from sregistry.image.metadata import deffile, metadata_tar, sif_objects
 from sregistry.oci.documents import Digest, ImageConfig
-from tests.catalog.test_catalog import made
 from tests.support import tarball
 from tests.support.engine import Tars, folders
+from tests.support.records import made
 
 URI = "nvcr.io/nvidia/caffe2:17.10"
 DIGEST = str(Digest.of(b"a manifest"))
@@ -44,7 +44,7 @@ def write(path: Path, reference: str = URI, format: str = "sif", architecture: s
     layers: Tars = [[tarball.file(b"etc/name", content)], metadata_tar(config, reference=reference, docker_cmd=False, created=0)]
     packed = merge(folders(path.parent / "store", layers))
     settings: dict[str, Any] = {"created": 0, "deffile": definition, "documents": documents, "architecture": architecture}
-    return assemble.build(packed, format=format, target=path, **settings)
+    return assemble.build(packed, format=format, target=path, **settings).json()
 
 
 def recorded(path: Path, receipt: dict[str, Any], uri: str = "nvidia/caffe2:17.10", **fields: Any) -> Record:

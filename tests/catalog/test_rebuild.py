@@ -7,39 +7,21 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sregistry.catalog.catalog import Catalog
-from sregistry.catalog.rebuild import made, rebuild
-from sregistry.catalog.record import Record
+from sregistry.catalog.rebuild import rebuild
 from sregistry.errors import CatalogError, ConfigError
-from sregistry.layers.compression import Codec, Compression
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
-from tests.catalog import test_catalog
 from tests.support.images import Layout, layer
+from tests.support.records import recorded
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 ROOT = Path(__file__).parents[2]
-
-
-def recorded(**fields: Any) -> Record:
-    how = made(
-        client="nvidia",
-        platform="linux/amd64",
-        format="sif",
-        builder="native",
-        docker_cmd=True,
-        compression=Compression(codec=Codec.ZSTD),
-        path=Path("/images/it's a name.sif"),
-    )
-    return replace(test_catalog.made(image="/some images/it's a name.sif", made=how), **fields)
 
 
 @pytest.mark.parametrize("name", ["nvidia/tensorflow:17.11", "lab/mine:2"], ids=["", "renamed"])
@@ -103,14 +85,11 @@ def registry(tmp_path: Path) -> Iterator[str]:
     layout = Layout(tmp_path / "layout")
     config = {"Env": ["CUDA_VERSION=12.4.1", "NVIDIA_REQUIRE_CUDA=cuda>=12.4"], "Labels": {"maintainer": "a person"}, "Cmd": ["/one"]}
     layout.tag("demo/one:1", layout.image([layer([file(b"one", b"1")])], config))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         yield server.address
-        server.shutdown()
-        thread.join()
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_the_pipeline_takes_it(tmp_path: Path, registry: str) -> None:
     """A run records facts and how it was made; the command, elsewhere and without settings, makes the same file name again."""
     own = {"SREGISTRY_DATABASE": str(tmp_path / "database"), "SINGULARITY_CACHEDIR": str(tmp_path / "cache")}

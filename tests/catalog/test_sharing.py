@@ -11,18 +11,9 @@ import pytest
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record
 from sregistry.catalog.sharing import Common, layers, sharing
-from sregistry.oci.documents import Digest
-from tests.catalog.test_catalog import made
+from tests.support.records import digest, made, manifest
 
 EMPTY = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
-
-
-def digest(name: str) -> str:
-    return str(Digest.of(name.encode()))
-
-
-def manifest(**sizes: int) -> dict[str, Any]:
-    return {"2": {"schemaVersion": 2, "layers": [{"digest": digest(name), "size": size} for name, size in sizes.items()]}, "selfLink": "x"}
 
 
 def schema1(*names: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import pytest
 from sregistry import __version__
 from sregistry.catalog.catalog import Catalog
 from sregistry.cli.__main__ import main
-from tests.catalog.test_catalog import VERSION, made
 from tests.support.images import Layout, layer
+from tests.support.records import VERSION, made
 from tests.support.tarball import file
 
 REMOTE = "https://nvcr.io/v2/nvidia/caffe2/manifests/17.10"

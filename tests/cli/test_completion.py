@@ -11,9 +11,9 @@ import pexpect
 import pytest
 
 from sregistry.catalog.catalog import Catalog
-from tests.catalog.test_catalog import made
+from tests.support.records import made
 
-pytestmark = pytest.mark.once("shells complete as any user")
+pytestmark = pytest.mark.slow("shells are started", once=True)
 
 #: Where the command `sregistry` is.
 SCRIPTS = str(Path(sys.executable).parent)

@@ -9,9 +9,7 @@ import pytest
 
 from sregistry.catalog.catalog import Catalog
 from sregistry.cli.__main__ import main
-from tests.catalog.test_catalog import made
-from tests.catalog.test_rebuild import recorded
-from tests.catalog.test_sharing import manifest
+from tests.support.records import made, manifest, recorded
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +61,8 @@ def test_labels_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["--where", "cuda>=12.5"], []),
         (["--where", "label.maintainer~some or cuda=12", "nvidia/b"], ["nvidia/b:1"]),
         (["--where", "not cuda=12"], ["nvidia/b:1", "demo/c:1"]),
+        (["--where", "not cuda=12", "--where", "label.maintainer~some or tag=9"], ["nvidia/b:1"]),
+        (["--where", "cuda=12", "--where", "label.maintainer~some"], []),
     ],
 )
 def test_images_where(capsys: pytest.CaptureFixture[str], arguments: list[str], wanted: list[str]) -> None:

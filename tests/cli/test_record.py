@@ -15,13 +15,12 @@ from sregistry.client import Client, Container
 from sregistry.config.settings import Settings
 from sregistry.errors import ConfigError, DocumentError, InvalidReference, RegistryError
 from sregistry.oci.documents import MediaType
-from sregistry.registry.server import Server, serve
-from sregistry.store.store import Store
-from tests.catalog.test_catalog import VERSION
-from tests.oci.test_schema1 import BESIDE, both, schema2
-from tests.registry.test_resolve import Repository
-from tests.registry.test_server import running
+from sregistry.registry.server import Server
 from tests.support.images import Layout, layer
+from tests.support.records import VERSION
+from tests.support.registry import serving
+from tests.support.repository import Repository
+from tests.support.schema1 import BESIDE, both, schema2
 from tests.support.scripted import Reply, Scripted
 from tests.support.tarball import file
 
@@ -39,7 +38,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def server(layout: Layout) -> Iterator[Server]:
-    with running(serve(Store(layout.root))) as it:
+    with serving(layout) as it:
         yield it
 
 

@@ -16,6 +16,7 @@ from sregistry.config.targets import targets
 from sregistry.errors import ConfigError
 from sregistry.oci.documents import Platform
 from sregistry.oci.reference import Reference
+from tests.support.references import COMPONENT, HOST, TAG
 
 SHA = "sha256:" + "0a" * 32
 ARM = Platform(architecture="arm", variant="v7")
@@ -24,6 +25,29 @@ ARM = Platform(architecture="arm", variant="v7")
 def named(template: str, text: str, format: str = "sif", platform: Platform | None = ARM) -> str:
     reference = Reference.parse(text, registry="nvcr.io", collection="nvidia")
     return Template.parse(template, "filename").name(reference, client="nvidia", platform=platform, format=format)
+
+
+@pytest.mark.parametrize(
+    ("text", "filename"),
+    [
+        ("nvidia/caffe2:17.10", "nvidia-caffe2:17.10"),
+        ("caffe2", "nvidia-caffe2:latest"),
+        (" caffe2 ", "nvidia-caffe2:latest"),
+        ("nvcr.io/caffe2", "nvidia-caffe2:latest"),
+        ("nvcr.io/nim/meta/llama3:1.0", "nim-meta-llama3:1.0"),
+        ("nvidia/l4t-base:R32.1", "nvidia-l4t-base:R32.1"),
+        ("127.0.0.1:5000/demo/tiny:1", "demo-tiny:1"),
+        ("127.0.0.1:5000/tiny:1", "tiny:1"),
+        ("localhost/tiny", "tiny:latest"),
+        ("[::1]:5000/a/b", "a-b:latest"),
+        ("ghcr.io/a/b/c/d", "a-b-c-d:latest"),
+        (f"a/b@{SHA}", f"a-b@{SHA}"),
+        (f"a/b:1@{SHA}", f"a-b@{SHA}"),
+        ("a/b.c_d__e---f", "a-b.c_d__e---f:latest"),
+    ],
+)
+def test_by_default(text: str, filename: str) -> None:
+    assert named(DEFAULT, text, "sandbox", None) == filename
 
 
 @pytest.mark.parametrize(
@@ -85,6 +109,11 @@ def test_what_is_no_template(value: object, says: str) -> None:
         Template.parse(value, "SREGISTRY_FILENAME")
     assert str(caught.value).startswith("SREGISTRY_FILENAME: ") and says in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@given(HOST, st.lists(COMPONENT, min_size=2, max_size=4), TAG, st.booleans())
+def test_what_the_grammar_of_references_allows_is_one_file_name(host: str, components: list[str], tag: str, pinned: bool) -> None:
+    assert "/" not in named(DEFAULT, f"{host}{'/'.join(['x', *components])}:{tag}" + (f"@{SHA}" if pinned else ""), platform=None)
 
 
 @given(st.text(max_size=40) | st.lists(st.sampled_from([*(f"{{{field}}}" for field in FIELDS), "-", ":", "a", ".", "é"])).map("".join))

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sregistry.config.filename import FORMATS
+from sregistry.config.options import DEFAULTS
 from sregistry.config.plan import Plan, plan, warnings
 from sregistry.config.requested import KEYS
-from sregistry.config.settings import DEFAULTS, from_file
+from sregistry.config.settings import from_file
 from sregistry.errors import UsageError
 
 TOP = Path(__file__).resolve().parents[2]

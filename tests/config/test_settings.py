@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from sregistry.config.filename import FORMATS
+from sregistry.config.options import DEFAULTS, flag
 from sregistry.config.own_config import foreign, load_local, load_own
 from sregistry.config.requested import entries
-from sregistry.config.settings import DEFAULTS, RegistrySettings, Settings, clients, flag, from_file, registry
+from sregistry.config.settings import RegistrySettings, Settings, clients, from_file, registry
 from sregistry.config.targets import Target, locate, targets
-from sregistry.errors import ConfigError, InvalidReference, SregistryError
+from sregistry.errors import ConfigError, InvalidReference, Mistakes, SregistryError
 from sregistry.layers.compression import Compression
 from sregistry.oci.documents import Platform
 
@@ -302,20 +303,32 @@ def test_the_working_folder_adds_and_replaces_registries(own: Path) -> None:
     assert "my-lab" not in clients()
 
 
+def test_all_that_is_wrong_is_told_at_once(own: Path) -> None:
+    own.write_text("lab:\n  host: x.example\n  https: perhaps\nOther: {}\n")
+    with pytest.raises(Mistakes) as caught:
+        clients()
+    assert [str(each).partition(";")[0] for each in caught.value.each] == [
+        "config/registries.yaml:2: unknown key 'lab.host'",
+        "config/registries.yaml:3: lab.https: expected yes or no, got 'perhaps'",
+        "config/registries.yaml:4: 'Other': expected a name of lower-case letters, digits and '-'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: [", "this is no YAML"),
         ("[1, 2]", "expected a table"),
         ("just words", "expected a table"),
-        ("Lab: {}", "'Lab' is no name"),
-        ("1: {}", "'1' is no name"),
+        ("Lab: {}", "'Lab': expected a name"),
+        ("1: {}", "'1': expected a name"),
         ("lab:", "lab: expected `key: value` lines"),
-        ("lab: {host: x}", "lab: unknown key 'host'; known keys: base, aliases,"),
+        ("lab: {host: x}", "unknown key 'lab.host'; known keys: base, aliases,"),
+        ("lab: {alias: x}", "unknown key 'lab.alias'; did you mean aliases?"),
         ("lab: {base: 'https://x'}", "lab.base: expected host"),
         ("lab: {base: 5}", "lab.base: expected host"),
         ("lab: {base: x.example, aliases: y.example}", "lab.aliases: expected a list"),
-        ("lab: {base: x.example, aliases: ['y/z']}", "lab.aliases: expected a list"),
+        ("lab: {base: x.example, aliases: ['y/z']}", "lab.aliases[0]: expected host or host:port"),
         ("lab: {collection: A/b}", "lab.collection: expected"),
         ("lab: {version: v2/x}", "lab.version: expected"),
         ("lab: {username: 'a:b'}", "lab.username: expected"),
@@ -331,7 +344,8 @@ def test_a_bad_row_is_one_line_that_names_it(own: Path, text: str, said: str) ->
     own.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         clients()
-    assert str(own) in str(caught.value) and "\n" not in str(caught.value)
+    line = {"a: [": ":2", "lab: {rate: .nan}": ""}.get(text, ":1")
+    assert str(caught.value).startswith(f"config/registries.yaml{line}: ") and "\n" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 

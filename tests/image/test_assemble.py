@@ -129,7 +129,7 @@ def test_a_sif_is_taken_to_the_byte(tmp_path: Path, architecture: str) -> None:
     for _ in range(2):
         made = assemble.take(store.blob(digest), digest, ours=True, target=target, platform=Platform(architecture="amd64"))
         assert target.read_bytes() == store.blob(digest).read_bytes()
-        assert made == {
+        assert made.json() == {
             "path": str(target),
             "format": "sif",
             "size": target.stat().st_size,
@@ -244,7 +244,7 @@ def test_a_sif_is_compared_whatever_its_digest_is_of(tmp_path: Path, algorithm: 
     store = Store(tmp_path / "store")
     store.add(bytes(data), digest)
     made = assemble.take(store.blob(digest), digest, ours=True, target=tmp_path / "j", platform=Platform(architecture="amd64"))
-    assert made["version"] == hashlib.sha256(data).hexdigest()
+    assert made.version == hashlib.sha256(data).hexdigest()
     data[-5000] ^= 1
     store.blob(digest).write_bytes(data)
     with pytest.raises(StoreError, match="was damaged on disk and is removed; run again"):

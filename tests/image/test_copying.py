@@ -12,7 +12,7 @@ import pytest
 
 from sregistry.config.filename import FORMATS
 from sregistry.errors import StoreError
-from sregistry.image import assemble, merge
+from sregistry.image import assemble, merge, tree
 from sregistry.image.copying import Checker, Copier, Follower
 from sregistry.image.squashfs.layout import Stretch
 from sregistry.layers.contents import Contents
@@ -29,20 +29,20 @@ LAYERS = [
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> merge.Sandbox:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tree.Sandbox:
     return merge.merge(engine.folders(tmp_path_factory.mktemp("copying") / "store", [[], *LAYERS, []]))
 
 
-def build(packed: merge.Sandbox, target: Path, kind: str) -> bytes:
+def build(packed: tree.Sandbox, target: Path, kind: str) -> bytes:
     more = {"created": 1, "deffile": b"", "documents": {}, "architecture": "amd64"}
     made = assemble.build(packed, format=kind, target=target, **more)  # type: ignore[arg-type]
-    return b"" if kind == "sandbox" else Path(made["path"]).read_bytes()
+    return b"" if kind == "sandbox" else Path(made.path).read_bytes()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("layer", [1, 2])
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.999])
-def test_a_flipped_bit_comes_into_no_image(packed: merge.Sandbox, tmp_path: Path, kind: str, layer: int, part: float) -> None:
+def test_a_flipped_bit_comes_into_no_image(packed: tree.Sandbox, tmp_path: Path, kind: str, layer: int, part: float) -> None:
     """Noise is stored as it is: no decoder would notice."""
     path = packed.folders[layer] / "data"
     right = path.read_bytes()
@@ -59,7 +59,7 @@ def test_a_flipped_bit_comes_into_no_image(packed: merge.Sandbox, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_layer_that_was_exchanged_after_the_merge_is_noticed(packed: merge.Sandbox, tmp_path: Path, kind: str) -> None:
+def test_a_layer_that_was_exchanged_after_the_merge_is_noticed(packed: tree.Sandbox, tmp_path: Path, kind: str) -> None:
     one, other = packed.folders[1], packed.folders[2]
     swapped = [(one, tmp_path / "aside"), (other, one)]
     for old, new in swapped:
@@ -72,7 +72,7 @@ def test_a_layer_that_was_exchanged_after_the_merge_is_noticed(packed: merge.San
             new.rename(old)
 
 
-def test_the_parts_of_stretches_that_are_used_are_checked_once(packed: merge.Sandbox, tmp_path: Path) -> None:
+def test_the_parts_of_stretches_that_are_used_are_checked_once(packed: tree.Sandbox, tmp_path: Path) -> None:
     """Of any cut: each stretch with a part in the image is read once, others never."""
     layers = packed.indexes()
     draw = random.Random(3)
@@ -106,7 +106,7 @@ def test_the_parts_of_stretches_that_are_used_are_checked_once(packed: merge.San
             assert len(checks) == len(set(checks)) and set(checks) == used
 
 
-def test_what_others_change_while_it_is_copied_is_noticed(packed: merge.Sandbox, tmp_path: Path) -> None:
+def test_what_others_change_while_it_is_copied_is_noticed(packed: tree.Sandbox, tmp_path: Path) -> None:
     """What is compared is what has come into the image, not what is read a second time."""
     layers = packed.indexes()
     stretch = Stretch(1, 0, layers[1].data_size)

@@ -10,6 +10,7 @@ import pytest
 from sregistry.errors import LayerError, StoreError
 from sregistry.image import merge as sandbox
 from sregistry.image.metadata import environment_tar
+from sregistry.image.tree import Sandbox, lookup
 from sregistry.layers.index import Index
 from sregistry.system import limits
 from tests.support import engine
@@ -149,14 +150,14 @@ def test_children_are_sorted_by_bytes_and_rows_are_breadth_first(tmp_path: Path)
 def test_a_packed_sandbox_reads_back(tmp_path: Path) -> None:
     packed = engine.merged(tmp_path, [[F(b"a/b"), H(b"c", b"a/b")]])
     packed.write(tmp_path / "sandbox.index")
-    again = sandbox.Sandbox.read(tmp_path / "sandbox.index")
+    again = Sandbox.read(tmp_path / "sandbox.index")
     assert engine.paths(again) == engine.paths(packed)
     assert again.folders == packed.folders
     data = (tmp_path / "sandbox.index").read_bytes()
     for damaged in (data[:-1], data[:30], b"", data[:60] + bytes([data[60] ^ 1]) + data[61:]):
         (tmp_path / "sandbox.index").write_bytes(damaged)
         with pytest.raises(StoreError, match="damaged"):
-            sandbox.Sandbox.read(tmp_path / "sandbox.index")
+            Sandbox.read(tmp_path / "sandbox.index")
 
 
 def based(tmp_path: Path, layers: list[list[Member]]) -> dict[bytes, tuple[int, int]]:
@@ -232,7 +233,7 @@ def test_looking_something_up_is_no_walk_of_its_folder(tmp_path: Path) -> None:
     layer = [*(F(b"bin/%05d" % i) for i in range(2000)), F(b"bin/sh"), S(b"far", b"far2/" + b"./" * 2000), S(b"far2", b"far/")]
     packed = engine.merged(tmp_path, [layer])
     layers = [Index.read(folder / "index") for folder in packed.folders]
-    row = sandbox.lookup(packed, layers, b"./bin/../bin/sh")
+    row = lookup(packed, layers, b"./bin/../bin/sh")
     assert row is not None and packed.name(row) == b"sh"
-    assert sandbox.lookup(packed, layers, b"bin/shh") is sandbox.lookup(packed, layers, b"far/sh") is None
-    assert lines(lambda: sandbox.lookup(packed, layers, b"bin/sh")) < 200
+    assert lookup(packed, layers, b"bin/shh") is lookup(packed, layers, b"far/sh") is None
+    assert lines(lambda: lookup(packed, layers, b"bin/sh")) < 200

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sregistry.config.settings import BUILDERS
+from sregistry.config.options import BUILDERS
 from sregistry.errors import ImageError
 from sregistry.image import other_builders, programs
 from sregistry.image.assemble import prefix_of
@@ -54,7 +54,7 @@ def made(root: Path, builder: str = "mksquashfs", **more: Any) -> dict[str, Any]
     packed = engine.merged(root / "store", [more.pop("layer", LAYER)], more.pop("compression", None))
     settings: dict[str, Any] = {"level": "default", "threads": 1, "scratch": None, "format": "sif", "target": root / "images" / "i"}
     settings |= {"created": 0, "deffile": b"", "documents": {}, "architecture": "amd64"}
-    return other_builders.build(packed, builder=builder, **{**settings, **more})
+    return other_builders.build(packed, builder=builder, **{**settings, **more}).json()
 
 
 def left(root: Path) -> list[str]:
@@ -291,7 +291,9 @@ def test_a_cancelled_job_leaves_nothing(install: Callable[[str, str], Path], tmp
         "image_config": config,
     }
     receipts.write(tmp_path / "manifest.json", resolved)
-    receipts.write(tmp_path / "metadata.json", {"created": 0, "docker_cmd": False})
+    receipts.Metadata(
+        environment="e", metadata="m", variant="v", indexes=("00", "00"), docker_cmd=False, created=0, store="s", holds=()
+    ).write(tmp_path / "metadata.json")
     command = [sys.executable, "-m", "sregistry.stages", "image", "--manifest", "manifest.json", "--metadata", "metadata.json"]
     command += ["--sandbox", "sandbox.index", "--format", "sif", "--target", "images/i", "--builder", builder, "--output", "image.json"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)

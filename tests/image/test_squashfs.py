@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from sregistry.errors import ImageError
-from sregistry.image.merge import Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.writer import arrange, plan
+from sregistry.image.tree import Sandbox
 from sregistry.layers.compression import Codec, Compression
 from sregistry.layers.index import Index
 from sregistry.system import limits
@@ -41,7 +41,7 @@ def test_contents_of_any_size(tmp_path: Path, codec: Codec, block_size: int) -> 
     assert {name: (tmp_path / "out" / os.fsdecode(name)).read_bytes() for name in files} == files
 
 
-@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 5000, 70_000])
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 5000, pytest.param(70_000, marks=pytest.mark.slow("scale", once=True))])
 def test_directories_of_any_size(tmp_path: Path, count: int) -> None:
     """More than 256 entries need runs, 8192 bytes an index, 65,535 an extended inode."""
     image = tmp_path / "i.simg"

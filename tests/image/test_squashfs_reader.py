@@ -52,7 +52,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "i").read_bytes()[31:]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 8000), st.integers(0, 255)), max_size=4), end=st.integers(0, 9000))
 def test_what_is_damaged_is_read_or_refused(image: bytes, changes: list[tuple[int, int]], end: int) -> None:
     data = bytearray(image)

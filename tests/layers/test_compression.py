@@ -3,7 +3,6 @@ memory held before never show."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -13,44 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sregistry.layers.compression import LEVELS, PURE, Codec, Compression, decoder
-from tests.conftest import REPOSITORY
+from sregistry.layers.compression import LEVELS, Codec, Compression, decoder
+from tests.support.compressed import BLOCKS, COMPRESSIONS, PURES, SLOWEST, digest, digests
+from tests.support.snakemake import REPOSITORY
 
 #: What a process is started with so that its fresh memory holds something else (mallopt(3), M_PERTURB).
 MEMORY = {"untouched": {}, "0x5a": {"MALLOC_PERTURB_": "165"}, "0xfe": {"MALLOC_PERTURB_": "1"}}
-COMPRESSIONS = [Compression(codec=codec, level=level) for codec in Codec for level in LEVELS]
-PURES = [compression for compression in COMPRESSIONS if (compression.codec, compression.level) in PURE]
-
-
-def _blocks() -> list[bytes]:
-    """Return blocks of many sizes: text, noise, both, zeros, one byte, repeats from near and from far."""
-    dice = random.Random(20171127)
-    noise = dice.randbytes(131072)
-    text = b"".join(b"line %d of %d\n" % (dice.randrange(500), dice.randrange(9)) for _ in range(12_000))
-    program = b"".join(noise[at : at + 40] + text[at : at + 90] for at in range(0, 100_000, 97))
-    sources = [text, noise, program, bytes(131072), b"x" * 131072, noise[:40_000] * 4, text[:777] * 200]
-    sizes = [1, 2, 31, 300, 4095, 32_769, 65_536, 131_072]
-    return [source[:size] for source in sources for size in sizes] + [program[: 1 << 20] * 2]
-
-
-BLOCKS = _blocks()
-
-
-def digest(packed: list[bytes]) -> str:
-    """Return one digest of compressed blocks and their lengths."""
-    return hashlib.sha256(b"".join(b"%d:%b" % (len(block), block) for block in packed)).hexdigest()
-
-
-def digests(seed: int) -> dict[str, str]:
-    """Compress the blocks in an order that *seed* decides, by each Compression; the digests are of the blocks in their own."""
-    order = list(range(len(BLOCKS)))
-    random.Random(seed).shuffle(order)
-    found = {}
-    for compression in PURES:
-        encode = compression.encoder()
-        packed = {i: encode(BLOCKS[i]) for i in order}
-        found[compression.variant] = digest([packed[i] for i in range(len(BLOCKS))])
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +25,7 @@ def first() -> dict[str, str]:
     return digests(0)
 
 
-@pytest.mark.parametrize("compression", PURES, ids=lambda compression: compression.variant)
+@pytest.mark.parametrize("compression", [pytest.param(one, id=one.variant, marks=SLOWEST if one.level == "small" else ()) for one in PURES])
 def test_threads_and_orders_do_not_show(first: dict[str, str], compression: Compression) -> None:
     encode = compression.encoder()
     for threads, seed in [(1, 1), (4, 2), (4, 3)]:
@@ -71,7 +38,7 @@ def test_threads_and_orders_do_not_show(first: dict[str, str], compression: Comp
 
 @pytest.mark.parametrize("memory", MEMORY)
 def test_the_process_and_its_memory_do_not_show(first: dict[str, str], memory: str) -> None:
-    code = f"import json; from tests.layers.test_compression import digests; print(json.dumps(digests({len(memory)})))"
+    code = f"import json; from tests.support.compressed import digests; print(json.dumps(digests({len(memory)})))"
     environ = {key: value for key, value in os.environ.items() if key != "MALLOC_PERTURB_"} | MEMORY[memory]
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

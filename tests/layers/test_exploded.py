@@ -45,7 +45,7 @@ def find(store: Store) -> tuple[Path | None, str]:
 
 
 def made(store: Store) -> Path:
-    return Path(explode_tar(store, TAR, COMPRESSION)["path"])
+    return explode_tar(store, TAR, COMPRESSION).folder
 
 
 def _flip(path: Path) -> None:
@@ -56,7 +56,7 @@ def _flip(path: Path) -> None:
 
 def _other(folder: Path, *names: str) -> None:
     """Put files of another layer, sound ones, in place of this one's."""
-    other = Path(explode_tar(Store(folder.parents[3] / "other"), OTHER, COMPRESSION)["path"])
+    other = explode_tar(Store(folder.parents[3] / "other"), OTHER, COMPRESSION).folder
     for name in names:
         shutil.copyfile(other / name, folder / name)
 
@@ -73,9 +73,9 @@ def _pipe(path: Path) -> None:
 
 def _another_variant(folder: Path) -> None:
     faster = Compression(level="fast")
-    other = explode_tar(Store(folder.parents[3] / "other"), TAR, faster)["path"]
+    other = explode_tar(Store(folder.parents[3] / "other"), TAR, faster).folder
     for name in exploded.PARTS:
-        shutil.copyfile(Path(other) / name, folder / name)
+        shutil.copyfile(other / name, folder / name)
 
 
 DOUBTFUL: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -181,7 +181,7 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 store = Store(Path("store"))
 blob = Digest(sys.argv[1])
 for _ in range(2):
-    print(explode(store, blob, blob, Compression(), 1)["path"])
+    print(explode(store, blob, blob, Compression(), 1).folder)
 """
     tmp_path.chmod(0o755)
     store = Store(tmp_path / "store")
@@ -215,15 +215,15 @@ def test_every_stretch_of_the_data_has_its_digest(store: Store, sizes: list[int]
     """Of files that take blocks back, too: the same content comes twice."""
     data = tar([tarball.file(b"f%d" % n, random.Random(size).randbytes(size)) for n, size in enumerate(sizes)])
     blob = store.add(data)
-    receipt = explode(store, blob, blob, COMPRESSION, threads)
-    index = Index.read(Path(receipt["path"]) / "index")
-    content = (Path(receipt["path"]) / "data").read_bytes()
+    layer = explode(store, blob, blob, COMPRESSION, threads)
+    index = Index.read(layer.folder / "index")
+    content = (layer.folder / "data").read_bytes()
     assert [(start, end) for start, end, _ in index.summed()] == [
         (n, min(n + STRETCH, len(content))) for n in range(0, len(content), STRETCH)
     ]
     assert all(hashlib.sha256(content[start:end]).digest() == digest for start, end, digest in index.summed())
     assert index.identity == f"{blob} {COMPRESSION.variant}".encode()
-    assert index.digest.hex() == receipt["index"] == (Path(receipt["path"]) / "index").read_bytes()[-32:].hex()
+    assert index.digest.hex() == layer.digest.hex() == (layer.folder / "index").read_bytes()[-32:].hex()
 
 
 def test_a_blob_that_changes_while_its_diff_id_is_looked_for_is_not_used(store: Store) -> None:

@@ -19,6 +19,7 @@ from sregistry.oci import artifacts
 from sregistry.oci.documents import Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, NoImage, Platform, Sif
 from sregistry.oci.json_fields import MAX_DOCUMENT, load_json
 from sregistry.oci.parse import parse_manifest
+from tests.support.odd_documents import JSON, paths
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 STARGZ = "containerd.io/snapshot/stargz/toc.digest"
@@ -514,25 +515,6 @@ EMBEDDED: dict[str, Any] = {
         }
     ],
 }
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from([A, MediaType.OCI_CONFIG, MediaType.OCI_LAYER]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path]
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        found += paths(inner, (*path, key))
-    return found
 
 
 @given(st.sampled_from([MANIFEST, INDEX, IMAGE, ARTIFACT, EMBEDDED]), st.data())

@@ -6,14 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sregistry.config.filename import DEFAULT as TEXT
-from sregistry.config.filename import Template
 from sregistry.errors import InvalidReference
 from sregistry.oci.documents import Digest
 from sregistry.oci.reference import Reference, split_scheme
+from tests.support.references import COMPONENT, HOST, TAG
 
 SHA = "sha256:" + "0a" * 32
-DEFAULT = Template.parse(TEXT, "filename")
 BUILD = "16765f12b73ec77235726fa9e47e808c"
 
 
@@ -22,28 +20,27 @@ def parse(text: str) -> Reference:
 
 
 @pytest.mark.parametrize(
-    ("text", "whole", "filename"),
+    ("text", "whole"),
     [
-        ("nvidia/caffe2:17.10", "nvcr.io/nvidia/caffe2:17.10", "nvidia-caffe2:17.10"),
-        ("caffe2", "nvcr.io/nvidia/caffe2:latest", "nvidia-caffe2:latest"),
-        (" caffe2 ", "nvcr.io/nvidia/caffe2:latest", "nvidia-caffe2:latest"),
-        ("nvcr.io/caffe2", "nvcr.io/nvidia/caffe2:latest", "nvidia-caffe2:latest"),
-        ("nvcr.io/nim/meta/llama3:1.0", "nvcr.io/nim/meta/llama3:1.0", "nim-meta-llama3:1.0"),
-        ("nvidia/l4t-base:R32.1", "nvcr.io/nvidia/l4t-base:R32.1", "nvidia-l4t-base:R32.1"),
-        ("127.0.0.1:5000/demo/tiny:1", "127.0.0.1:5000/demo/tiny:1", "demo-tiny:1"),
-        ("127.0.0.1:5000/tiny:1", "127.0.0.1:5000/tiny:1", "tiny:1"),
-        ("localhost/tiny", "localhost/tiny:latest", "tiny:latest"),
-        ("[::1]:5000/a/b", "[::1]:5000/a/b:latest", "a-b:latest"),
-        ("ghcr.io/a/b/c/d", "ghcr.io/a/b/c/d:latest", "a-b-c-d:latest"),
-        (f"a/b@{SHA}", f"nvcr.io/a/b@{SHA}", f"a-b@{SHA}"),
-        (f"a/b:1@{SHA}", f"nvcr.io/a/b@{SHA}", f"a-b@{SHA}"),
-        ("a/b.c_d__e---f", "nvcr.io/a/b.c_d__e---f:latest", "a-b.c_d__e---f:latest"),
+        ("nvidia/caffe2:17.10", "nvcr.io/nvidia/caffe2:17.10"),
+        ("caffe2", "nvcr.io/nvidia/caffe2:latest"),
+        (" caffe2 ", "nvcr.io/nvidia/caffe2:latest"),
+        ("nvcr.io/caffe2", "nvcr.io/nvidia/caffe2:latest"),
+        ("nvcr.io/nim/meta/llama3:1.0", "nvcr.io/nim/meta/llama3:1.0"),
+        ("nvidia/l4t-base:R32.1", "nvcr.io/nvidia/l4t-base:R32.1"),
+        ("127.0.0.1:5000/demo/tiny:1", "127.0.0.1:5000/demo/tiny:1"),
+        ("127.0.0.1:5000/tiny:1", "127.0.0.1:5000/tiny:1"),
+        ("localhost/tiny", "localhost/tiny:latest"),
+        ("[::1]:5000/a/b", "[::1]:5000/a/b:latest"),
+        ("ghcr.io/a/b/c/d", "ghcr.io/a/b/c/d:latest"),
+        (f"a/b@{SHA}", f"nvcr.io/a/b@{SHA}"),
+        (f"a/b:1@{SHA}", f"nvcr.io/a/b@{SHA}"),
+        ("a/b.c_d__e---f", "nvcr.io/a/b.c_d__e---f:latest"),
     ],
 )
-def test_references(text: str, whole: str, filename: str) -> None:
+def test_references(text: str, whole: str) -> None:
     reference = parse(text)
     assert str(reference) == whole
-    assert DEFAULT.name(reference, client="nvidia", platform=None, format="sandbox") == filename
     assert f"{reference.collection}/{reference.name}".rstrip("/") == reference.repository
 
 
@@ -99,11 +96,6 @@ def test_schemes(text: str, expected: tuple[str | None, str]) -> None:
     assert split_scheme(text) == expected
 
 
-COMPONENT = st.from_regex(r"[a-z0-9]{1,9}((\.|_|__|-{1,3})[a-z0-9]{1,9}){0,2}", fullmatch=True)
-TAG = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", fullmatch=True)
-HOST = st.sampled_from(["", "nvcr.io/", "localhost/", "h:1/", "h.example/", "[::1]:5/"])
-
-
 @given(HOST, st.lists(COMPONENT, min_size=2, max_size=4), TAG, st.booleans())
 def test_what_the_grammar_allows_comes_back(host: str, components: list[str], tag: str, pinned: bool) -> None:
     path = "/".join(["x", *components])  # no host: it has neither dot nor colon
@@ -111,7 +103,6 @@ def test_what_the_grammar_allows_comes_back(host: str, components: list[str], ta
     assert (reference.repository, reference.tag) == (path, tag)
     assert reference.registry == (host[:-1] or "nvcr.io")
     assert parse(str(reference)).target == reference.target
-    assert "/" not in DEFAULT.name(reference, client="nvidia", platform=None, format="sif")
 
 
 @given(st.text(max_size=40) | st.text("aA0:/@.-_[] ", max_size=30))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from sregistry.oci.versions import version
+from sregistry.oci.versions import numbers, version
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,22 @@ def test_the_order_is_total(one: str, two: str, three: str) -> None:
     assert (version(one) == version(two)) == (one == two)
     if version(one) < version(two) < version(three):
         assert version(one) < version(three)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("12.4.1", (12, 4, 1)),
+        ("8.9.7.29+cuda12.2", (8, 9, 7, 29)),
+        ("2.2.0a0+81ea7a4", (2, 2, 0)),
+        ("2.29.stable.20260109", (2, 29)),
+        ("v1.2", (1, 2)),
+        ("24.01-py3", (24, 1)),
+        ("r35.1", ()),
+        ("", ()),
+        ("1" * 5000, ()),
+        ("²", ()),
+    ],
+)
+def test_the_numbers_that_a_version_begins_with(text: str, wanted: tuple[int, ...]) -> None:
+    assert numbers(text) == wanted

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from sregistry.oci.documents import Digest
-from sregistry.pipeline.progress import Lines, Rate, Silent, Step, Tracker, View, display, span, summary
+from sregistry.pipeline.progress.displays import Lines, Silent, display, summary
+from sregistry.pipeline.progress.tracker import Rate, Step, Tracker, View
+from sregistry.results.paths import Results
 from sregistry.store.store import Store
 from sregistry.system import heartbeat
+from sregistry.system.heartbeat import Kind, Message
 
 A, B = Digest.of(b"a" * 1000), Digest.of(b"b" * 3000)
 VARIANT = "gzip-default-131072-3"
@@ -47,7 +50,7 @@ class Work:
             file.truncate(size)
 
     def tracker(self) -> Tracker:
-        return Tracker(self.results, ["image"], VARIANT, self.store, self.pulse, self.clock)
+        return Tracker(Results(self.results.parent), ["image"], VARIANT, self.store, self.pulse, self.clock)
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def work(tmp_path: Path) -> Work:
     return Work(tmp_path)
 
 
-def test_a_run_from_its_start(work: Work) -> None:
+def test_a_run_from_its_start(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = work.tracker()
     assert tracker.look().layers == ()
     work.resolve()
@@ -67,19 +70,24 @@ def test_a_run_from_its_start(work: Work) -> None:
     view = tracker.look()
     assert [(layer.step, layer.fetched) for layer in view.layers] == [(Step.FETCHING, 400), (Step.FETCHED, 3000)]
     assert (view.fetching, view.layers[0].speed) == (1700, 200)
-    work.write(f"layer/{A}.json", {"holds": [{"path": "/elsewhere/a"}]})
+    work.write(f"layer/{A}.json", {"digest": "a", "size": 1, "diff_id": None, "store": "s", "holds": [{"path": "/elsewhere/a", "size": 1}]})
     (work.pulse / f"explode-sha256-{A.hex}").write_text("                 250")
     work.clock.now = 4
     view = tracker.look()
     assert [(layer.step, layer.fetched, layer.exploded) for layer in view.layers] == [(Step.EXPLODING, 1000, 250), (Step.FETCHED, 3000, 0)]
-    assert list(view.lines) == ["Exploding /elsewhere/a"]
+    assert list(map(str, view.messages)) == ["Exploding /elsewhere/a"]
     work.write(f"explode/{A}.{VARIANT}.json", {})
-    (work.pulse / heartbeat.SAID).write_text("explode sha256:aa: 1\n[container][new] x\nSuccess! y\nwarning: z\nhal")
+    monkeypatch.setenv(heartbeat.VARIABLE, str(work.pulse))
+    told = ("explode sha256:aa: 1", Kind.RESULT), ("[container][new] x", Kind.RECORDED), ("Success! y", Kind.RECORDED), ("z", Kind.WARNING)
+    for text, kind in told:
+        heartbeat.tell_user(text, kind)
+    with (work.pulse / "messages").open("a") as file:
+        file.write('{"kind": "note", "te')
     view = tracker.look()
-    assert (view.done, view.exploded, list(view.lines)) == (1, 1000, ["explode sha256:aa: 1", "warning: z"])
-    with (work.pulse / heartbeat.SAID).open("a") as file:
-        file.write("f\n")
-    assert list(tracker.look().lines) == ["half"]
+    assert (view.done, view.exploded, list(map(str, view.messages))) == (1, 1000, ["explode sha256:aa: 1", "warning: z"])
+    with (work.pulse / "messages").open("a") as file:
+        file.write('xt": "half"}\n')
+    assert list(map(str, tracker.look().messages)) == ["half"]
 
 
 def test_an_image_that_is_there_is_no_work(work: Work) -> None:
@@ -135,11 +143,6 @@ def test_rate(points: list[tuple[float, float]], expected: float) -> None:
     assert found[-1] == expected
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str)
-def test_span(seconds: float, text: str) -> None:
-    assert span(seconds) == text
-
-
 def test_lines_come_at_intervals(work: Work) -> None:
     stream = io.StringIO()
     work.resolve((1_000_000_000, 3_000_000_000))
@@ -169,7 +172,7 @@ def test_silence_keeps_warnings() -> None:
     stream = io.StringIO()
     with Silent(stream) as silent:
         silent.say("waiting")
-        silent.show(View(lines=["explode", "warning: x"]))
+        silent.show(View(messages=[Message(Kind.RESULT, "explode"), Message(Kind.WARNING, "x")]))
     assert stream.getvalue() == "warning: x\n"
 
 
@@ -184,16 +187,16 @@ def test_pulse(tmp_path: Path, watched: bool, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv(heartbeat.VARIABLE, str(tmp_path) if watched else "")
     source = tmp_path / "source"
     source.write_bytes(bytes(5000))
-    with source.open("rb", buffering=0) as file, heartbeat.beating("explode-x", file):
+    with source.open("rb", buffering=0) as file, heartbeat.publish_position("sha256:x", file):
         file.read(3000)
-    heartbeat.say("a line")
-    assert heartbeat.position(tmp_path, "explode-x") == (3000 if watched else None)
+    heartbeat.tell_user("a line")
+    assert heartbeat.position(tmp_path, "sha256:x") == (3000 if watched else None)
     assert capsys.readouterr().out == ("" if watched else "a line\n")
-    assert (tmp_path / heartbeat.SAID).exists() == watched
+    assert (tmp_path / "messages").exists() == watched
 
 
 def test_a_pulse_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(heartbeat.VARIABLE, str(tmp_path / "gone"))
-    with (tmp_path / "source").open("w+b") as file, heartbeat.beating("explode-x", file):
-        heartbeat.say("a line")
+    with (tmp_path / "source").open("w+b") as file, heartbeat.publish_position("sha256:x", file):
+        heartbeat.tell_user("a line")
     assert list(tmp_path.iterdir()) == [tmp_path / "source"]

@@ -20,16 +20,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from sregistry.pipeline.report import data as overview
 from sregistry.pipeline.report import pages
-from sregistry.pipeline.report.data import Asked, Image, Job, Missing, Overview
+from sregistry.pipeline.report.data import Asked, Image, Missing, Overview
+from sregistry.results import failures
+from sregistry.results.job_logs import JobRun
 from tests.support.images import layer
+from tests.support.place import Place
+from tests.support.snakemake import NOTHING
 from tests.support.tarball import file
-
-# The fixture place is used by name.
-from tests.workflow.test_workflow import NOTHING, Place, place
-
-pytestmark = pytest.mark.once("pages are looked at")
-
-__all__ = ["place"]
 
 TOKEN = "s3cr3t-t0ken-0f-the-registry"
 #: axe-core, which the package brings.
@@ -61,8 +58,8 @@ def view(count: int) -> Overview:
     """Return an overview of many images of one base, whose jobs ran by eights, the base's a day before."""
     base: dict[str, int | None] = {digest(n): 40_000_000 * (n + 1) for n in range(5)}
     images = [image(f"tool-{n}", {**base, digest(100 + n): 1_000_000 * n, digest(200 + n // 2): 30_000_000}) for n in range(count)]
-    jobs = [Job("layer", name, START - 86_410, START - 86_400, 30e6) for name in base]
-    jobs += [Job("image", made.key, START + n // 8 * 3, START + n // 8 * 3 + 2 + n % 3 / 4, 40e6) for n, made in enumerate(images)]
+    jobs = [JobRun("layer", name, START - 86_410, START - 86_400, 30e6) for name in base]
+    jobs += [JobRun("image", made.key, START + n // 8 * 3, START + n // 8 * 3 + 2 + n % 3 / 4, 40e6) for n, made in enumerate(images)]
     return Overview(images=tuple(images), missing=(), jobs=tuple(jobs), exploded=700_000_000)
 
 
@@ -71,7 +68,7 @@ VIEWS = {
     "one": view(1),
     "fifty": view(50),
     "unknown sizes": Overview(
-        images=(image("old", {digest(1): None}),), missing=(), jobs=(Job("manifests", "x", START, START, None),), exploded=0
+        images=(image("old", {digest(1): None}),), missing=(), jobs=(JobRun("manifests", "x", START, START, None),), exploded=0
     ),
 }
 
@@ -114,7 +111,7 @@ def test_a_pause_is_a_break() -> None:
 
 
 def test_many_pauses_leave_room_for_the_jobs() -> None:
-    jobs = tuple(Job("catalog", "x", START + n * 3600, START + n * 3600 + 1, None) for n in range(60))
+    jobs = tuple(JobRun("catalog", "x", START + n * 3600, START + n * 3600 + 1, None) for n in range(60))
     page = pages.pages(Overview(images=(), missing=(), jobs=jobs, exploded=0))["timeline"]
     assert page.count('class="break"') == 59
     assert f'viewBox="0 0 {500 + 59 * 24} ' in page
@@ -150,12 +147,11 @@ def test_damaged_files_are_passed_over(tmp_path: Path) -> None:
         path.write_text(text)
         os.utime(path, (START, START))
     (tmp_path / "benchmarks/layer/x.tsv").mkdir(parents=True)
-    (tmp_path / "logs/image").mkdir(parents=True)
-    (tmp_path / "logs/image/x-00000000.log").write_text("error: the first\nerror: the disk is full\n[done]\n")
-    (tmp_path / "results").mkdir()
+    for stage, error in (("sandbox", "the first"), ("image", "the disk is full")):
+        failures.note(tmp_path / f"results/x-00000000/{stage}.json", failures.Failure(error=error))
     (tmp_path / "results/summary.json").write_text('{"images": [{"path": "/images/z", "reason": "layer: gone"}, {}]}')
     seen = overview.read(tmp_path, [Asked(f"{name}-00000000", f"demo/{name}:1", f"/images/{name}", "gzip") for name in "xyz"])
-    assert seen.jobs == (Job("image", "x-00000000", START - 1.5, START, None),)
+    assert seen.jobs == (JobRun("image", "x-00000000", START - 1.5, START, None),)
     assert (seen.images, seen.exploded) == ((), 0)
     assert seen.missing[0] == Missing("demo/x:1", "the disk is full")
     assert seen.missing[1].why.startswith("can't read ")
@@ -175,6 +171,7 @@ def fill(place: Place) -> None:
 IMAGES = "uri=[demo/one:1,demo/two:1,demo/other:1]"
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_a_run_spends_nothing_on_it(place: Place) -> None:
     fill(place)
     assert place.run(IMAGES, flags=("-n",)).code == 0
@@ -191,6 +188,7 @@ def test_a_run_spends_nothing_on_it(place: Place) -> None:
     assert NOTHING in place.run(IMAGES).text, "a report is no reason to run anything"
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_no_secret(place: Place) -> None:
     fill(place)
     (place.work / "batch.yaml").write_text(json.dumps({"images": ["demo/one:1", "demo/two:1"]}))
@@ -208,6 +206,7 @@ def test_no_secret(place: Place) -> None:
         assert what in images
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_an_image_that_failed(place: Place) -> None:
     fill(place)
     both = "uri=[demo/one:1,demo/none:1]"
@@ -221,6 +220,7 @@ def test_an_image_that_failed(place: Place) -> None:
     assert f"{place.host} has no image demo/none:1 (404 Not Found" in page
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_together_with_the_run(place: Place) -> None:
     fill(place)
     done = place.run(IMAGES, flags=("--report", "report.html", "--report-after-run"))
@@ -229,6 +229,7 @@ def test_together_with_the_run(place: Place) -> None:
     assert "catalog" in done.rules
 
 
+@pytest.mark.slow("whole runs of Snakemake", once=True)
 def test_not_writable(place: Place) -> None:
     fill(place)
     (place.work / "results").mkdir()
@@ -258,6 +259,7 @@ def watched(page: Page) -> list[str]:
     return seen
 
 
+@pytest.mark.slow("a browser looks at the report", once=True)
 @pytest.mark.needs("chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("seen", VIEWS.values(), ids=VIEWS)
@@ -278,6 +280,7 @@ def test_accessibility(seen: Overview, scheme: str, browser: Browser, tmp_path: 
         page.close()
 
 
+@pytest.mark.slow("a browser looks at the report", once=True)
 @pytest.mark.needs("chromium")
 def test_looked_at(place: Place, browser: Browser) -> None:
     fill(place)

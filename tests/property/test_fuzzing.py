@@ -31,7 +31,11 @@ def changed(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None,
+    max_examples=settings().max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_any_bytes(target: str, data: st.DataObject) -> None:
     feed(target, data.draw(st.binary(max_size=600)))

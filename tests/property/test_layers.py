@@ -17,7 +17,7 @@ from tests.support import contents, engine, oracle, tarball
 from tests.support.model import IMPLIED, Ambiguous, Reference
 from tests.support.tarball import Member, Style
 
-pytestmark = pytest.mark.once("as root more is compared")
+pytestmark = pytest.mark.slow("long generated tables", once=True)
 
 _ROOT = os.geteuid() == 0
 _BLOCK = 65536

@@ -14,7 +14,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.support import images, oracle
 from tests.support.oracle import Tree
+from tests.support.snakemake import command, inherited, settings
 
 #: Judged by what another image unpacks to, because the tools can't read it: same content, other clothes.
 TWINS = {
@@ -47,20 +47,15 @@ class Pipeline:
     def run(self, *config: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run ``snakemake --config …`` and return what came of it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "snakemake", "--directory", str(self.folder), *options, "--config", *config]
-        return subprocess.run(command, cwd=REPOSITORY, env=self.environment(), capture_output=True, text=True, timeout=600, check=False)
+        words = command("--directory", self.folder, *options, config=config, snakefile=None)
+        return subprocess.run(words, cwd=REPOSITORY, env=self.environment(), capture_output=True, text=True, timeout=600, check=False)
 
     def environment(self) -> dict[str, str]:
         """Return an environment that nothing of the caller's settings leaks into."""
-        kept = {key: value for key, value in os.environ.items() if not re.match(r"(SREGISTRY|SINGULARITY|APPTAINER|SNAKEMAKE)_", key)}
         return {
-            **kept,
+            **inherited(),
             "HOME": str(self.folder),
-            "SREGISTRY_NVIDIA_BASE": self.base,
-            "SREGISTRY_NVIDIA_NOHTTPS": "yes",
-            "SREGISTRY_STORAGE": str(self.storage),
-            "SREGISTRY_DATABASE": str(self.folder / "database"),
-            "SINGULARITY_CACHEDIR": str(self.folder / "cache"),
+            **settings(self.folder, self.base, SREGISTRY_STORAGE=str(self.storage)),
             **self.more,
         }
 

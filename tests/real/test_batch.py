@@ -16,7 +16,7 @@ from tests.support import images
 from tests.support.images import layer
 from tests.support.tarball import file
 
-pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a batch of a registry is the same to every user")]
+pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.slow("real tools", once=True)]
 
 BATCH = """\
 images:

@@ -27,6 +27,7 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.errors import SregistryError
 from sregistry.image import assemble, merge, other_builders
 from sregistry.image.metadata import environment_tar, metadata_tar, sif_objects
+from sregistry.image.tree import Sandbox
 from sregistry.layers.compression import Compression
 from sregistry.oci.documents import ImageConfig
 from tests.conftest import CACHE, REPOSITORY
@@ -49,7 +50,7 @@ class Made:
     """A sandbox and how images of it are made, natively and otherwise."""
 
     folder: Path
-    packed: merge.Sandbox
+    packed: Sandbox
     config: ImageConfig
 
     def build(self, builder: str, name: str, **more: Any) -> dict[str, Any]:
@@ -58,9 +59,9 @@ class Made:
         words: Words = {"format": "sif", "target": self.folder / name / "image", "created": CREATED, "architecture": "amd64"}
         words |= {"deffile": deffile, "documents": documents}
         if builder == "native":
-            return assemble.build(self.packed, **{**words, **more})
+            return assemble.build(self.packed, **{**words, **more}).json()
         words |= {"builder": builder, "level": "default", "threads": 2, "scratch": None}
-        return other_builders.build(self.packed, **{**words, **more})
+        return other_builders.build(self.packed, **{**words, **more}).json()
 
     @functools.cached_property
     def native(self) -> Path:

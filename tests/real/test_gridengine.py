@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.real.conftest import Pipeline
 from tests.support import gridengine
 from tests.support.gridengine import GridEngine, wait_until
+from tests.support.snakemake import command
 
 pytestmark = pytest.mark.needs("gridengine")
 
@@ -119,7 +119,7 @@ def test_more_slots_than_there_are(jobs: Jobs) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: Grid Engine refuses a job of 8 slots and 500 MB: ")
-    assert line.endswith("`max-threads` is the most slots of a job")
+    assert line.endswith("`cores` of the profile is the most slots of a job")
     assert jobs.grid.run("qstat", "-u", "*").stdout.strip() == ""
 
 
@@ -128,12 +128,12 @@ def test_more_slots_than_there_are(jobs: Jobs) -> None:
 def test_a_batch(grid: GridEngine, pipeline: Pipeline, threads: int) -> None:
     pipeline.more |= {**grid.environment, "PATH": f"{grid.commands}:{pipeline.environment()['PATH']}"}
     pipeline.folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--directory", str(pipeline.folder)]
-    command += ["--latency-wait", "20", "--seconds-between-status-checks", "1", "--max-threads", str(threads)]
-    command += ["--config", "uri=demo/tiny:1"]
+    flags: list[str | Path] = ["--workflow-profile", PROFILE, "--directory", pipeline.folder, "--cores", str(threads)]
+    flags += ["--latency-wait", "20", "--seconds-between-status-checks", "1"]
+    words = command(*flags, config=["uri=demo/tiny:1"], snakefile=None)
     environ = pipeline.environment()
-    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(words, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=280, check=False)
     assert (done.returncode == 0) == pipeline.image("demo/tiny:1").is_file() == (threads == gridengine.SLOTS), done.stderr
     if threads > gridengine.SLOTS:
-        *_, last = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-        assert last.startswith("error: Grid Engine refuses a job of 8 slots"), done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert errors and errors[-1].startswith("error: Grid Engine refuses a job of 8 slots"), done.stderr

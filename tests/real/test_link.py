@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from sregistry.client import Client
 from sregistry.config.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.real.conftest import Apptainer, Pulled
+from tests.support.snakemake import command
 
 pytestmark = pytest.mark.needs("amd64", "apptainer", "docker-registry", "busybox")
 
@@ -34,9 +34,9 @@ def test_snakemake_runs_a_rule_in_it(pulled: Pulled, registry: str, tmp_path: Pa
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "apptainer").symlink_to(REPOSITORY / "tests/real/apptainer")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--sdm", "apptainer", "--apptainer-prefix", str(tmp_path / "images")]
+    words = command("--cores", "1", "--sdm", "apptainer", "--apptainer-prefix", tmp_path / "images", snakefile=None)
     environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "made").read_text().splitlines()[0] == "#!/bin/sh"
     assert "Pulling singularity image" not in done.stderr

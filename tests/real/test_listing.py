@@ -24,7 +24,7 @@ from tests.support import images
 from tests.support.scripted import client
 from tests.support.tarball import file
 
-pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.once("a registry's lists are the same to every user")]
+pytestmark = [pytest.mark.needs("docker-registry"), pytest.mark.slow("real tools", once=True)]
 
 
 def searching(host: str, **more: str) -> Client:

@@ -35,7 +35,7 @@ from tests.support.scripted import Asked, Reply, Scripted
 
 pytestmark = [
     pytest.mark.needs("amd64", "docker-registry", "openssl"),
-    pytest.mark.once("keys are sent alike for every user; tests/test_login.py looks at their files"),
+    pytest.mark.slow("real tools", once=True),
 ]
 
 USERNAME, SECRET = "$oauthtoken", "s3cret-of-a-registry"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.support.snakemake import command, inherited, settings
 
 pytestmark = pytest.mark.needs("docker-registry", "apptainer")
 
@@ -48,20 +48,15 @@ def test_a_rule_runs_in_the_image(registry: str, tmp_path: Path) -> None:
     # Snakemake looks for this name on PATH.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/apptainer").symlink_to(REPOSITORY / "tests/real/apptainer")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_", "APPTAINER_"))}
     environ = {
-        **inherited,
+        **inherited(),
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "SREGISTRY_NVIDIA_BASE": registry,
-        "SREGISTRY_NVIDIA_NOHTTPS": "yes",
-        "SREGISTRY_STORAGE": str(tmp_path / "images"),
-        "SREGISTRY_DATABASE": str(tmp_path / "database"),
-        "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
+        **settings(tmp_path, registry),
         # What Snakemake binds into the container is to be in a folder that the wrapper of these tests shows.
         "XDG_CACHE_HOME": str(tmp_path / "sources"),
     }
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--sdm", "apptainer"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    words = command("--cores", "2", "--sdm", "apptainer", snakefile=None)
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown").read_text() == "".join(f"<{word}>\n" for word in ("inside", "demo-run:shell-form.sif"))
     assert "Activating singularity image" in done.stderr.replace("apptainer", "singularity")

@@ -52,7 +52,7 @@ def test_a_file_of_six_gigabytes(space: Path) -> None:
     threading.Thread(target=scale.feed, args=(case, space), daemon=True).start()
     with open(space / "tar-0", "rb") as pipe:
         layer = explode_stream(store, pipe, "layer", digest, FAST, threads=2)
-    made = assemble(space, [Path(layer["path"])])
+    made = assemble(space, [layer.folder])
     assert made.stat().st_size < 200_000_000, "blocks that compress well"
     pieces = case.tar(0)
     start = b"".join(islice(pieces, 2))[512:]

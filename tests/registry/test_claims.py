@@ -67,11 +67,11 @@ REFUSALS = {
 def test_the_second_registry_serves_what_the_first_does_not(server: Scripted, tmp_path: Path, refusal: Reply) -> None:
     with Scripted({BLOB: refusal}) as bad:
         receipt = claims.fetch([claim(bad.host), claim(server.host)], Store(tmp_path), connect)
-    assert (receipt["size"], Store(tmp_path).blob(DIGEST).read_bytes()) == (len(DATA), DATA)
+    assert (receipt.size, Store(tmp_path).blob(DIGEST).read_bytes()) == (len(DATA), DATA)
 
 
 def test_a_registry_that_is_down(server: Scripted, tmp_path: Path) -> None:
-    assert claims.fetch([claim("127.0.0.1:1"), claim(server.host)], Store(tmp_path), connect)["digest"] == str(DIGEST)
+    assert claims.fetch([claim("127.0.0.1:1"), claim(server.host)], Store(tmp_path), connect).digest == str(DIGEST)
 
 
 @pytest.mark.parametrize("size", [0, 1, len(DATA) - 1, len(DATA) + 1, 2**63 - 1])
@@ -82,7 +82,7 @@ def test_a_wrong_size_is_not_believed(server: Scripted, tmp_path: Path, size: in
     if there:
         store.add(DATA)
     both = [claim(server.host, size=size), claim(server.host)]
-    assert claims.fetch(both if first else both[::-1], store, connect)["size"] == len(DATA)
+    assert claims.fetch(both if first else both[::-1], store, connect).size == len(DATA)
     assert len(server.asked) == 0 or not there
 
 

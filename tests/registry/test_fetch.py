@@ -17,6 +17,7 @@ from sregistry.errors import AuthenticationError, DigestMismatch, LayerError, Re
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.reference import Reference
 from sregistry.registry.fetch import Room, fetch
+from sregistry.results.receipts import Blob
 from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 from sregistry.system import limits
@@ -44,9 +45,7 @@ def layer(data: bytes = DATA, urls: tuple[str, ...] = (), size: int | None = Non
     return Layer(blob=blob, diff_id=DIFF)
 
 
-def get(
-    server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None, **options: Any
-) -> tuple[dict[str, object], str]:
+def get(server: Scripted, store: Store, wanted: Layer | None = None, token: str | None = None, **options: Any) -> tuple[Blob, str]:
     log = io.StringIO()
     reference = Reference.parse("demo/tiny:1", registry=server.host, collection="")
     with client(server.host, token=token) as it:
@@ -59,11 +58,13 @@ def blobs(store: Store) -> list[str]:
 
 def test_a_layer_is_fetched_once(server: Scripted, store: Store) -> None:
     receipt, log = get(server, store)
-    assert receipt == {
+    assert receipt.json() == {
         "digest": str(DIGEST),
         "size": len(DATA),
         "diff_id": str(DIFF),
         "media_type": MediaType.OCI_LAYER,
+        "estargz": False,
+        "store": str(store.root),
         "holds": [{"path": str(store.blob(DIGEST)), "size": len(DATA)}],
     }
     assert store.read(DIGEST) == DATA
@@ -181,14 +182,14 @@ def test_a_blob_of_unknown_size_has_the_layer_s_limit(server: Scripted, store: S
     with pytest.raises(LayerError, match="layer_limit of 1000; raise layer_limit"):
         get(server, store, unknown(), limit=1000)
     assert blobs(store) == []
-    assert get(server, store, unknown(), limit=len(DATA))[0]["size"] == len(DATA)
+    assert get(server, store, unknown(), limit=len(DATA))[0].size == len(DATA)
 
 
 def test_a_blob_that_nobody_could_compress_fits_its_layer_s_limit(server: Scripted, store: Store) -> None:
     packed = gzip.compress(DATA, 0)
     server.routes[f"/v2/demo/tiny/blobs/{Digest.of(packed)}"] = Reply(200, packed)
     assert len(packed) > len(DATA)
-    assert get(server, store, layer(packed), limit=len(DATA))[0]["size"] == len(packed)
+    assert get(server, store, layer(packed), limit=len(DATA))[0].size == len(packed)
 
 
 def test_the_room_that_is_left(tmp_path: Path) -> None:
@@ -279,16 +280,18 @@ def test_processes_share_one_download(server: Scripted, store: Store) -> None:
 import sys
 from pathlib import Path
 from sregistry.registry.fetch import Room, fetch
+from sregistry.oci.documents import Descriptor, Digest
+from sregistry.oci.reference import Reference
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
 from tests.support.scripted import client
-from tests.registry.test_fetch import layer
-from sregistry.oci.reference import Reference
-host, root = sys.argv[1:]
+host, root, digest, size, media_type = sys.argv[1:]
+layer = Layer(blob=Descriptor(media_type=media_type, digest=Digest(digest), size=int(size)), diff_id=None)
 with client(host) as it:
-    fetch(it, Reference.parse("demo/tiny:1", registry=host, collection=""), layer(), Store(Path(root)))
+    fetch(it, Reference.parse("demo/tiny:1", registry=host, collection=""), layer, Store(Path(root)))
 """
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", code, server.host, str(store.root)]
+    command = [sys.executable, "-c", code, server.host, str(store.root), str(DIGEST), str(len(DATA)), MediaType.OCI_LAYER]
     jobs = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     said = [job.communicate()[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * 4, said

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
-from sregistry.cli.__main__ import main
 from sregistry.errors import AuthenticationError, ConfigError, RegistryError, SregistryError
 from sregistry.oci.reference import Reference
 from sregistry.registry.login_check import Check, check
-from tests.support.scripted import HASTY, Asked, Reply, Scripted, bearer, client, json_errors
+from tests.support.realm import SECRET, environment, guard, realm
+from tests.support.scripted import HASTY, Reply, Scripted, client
 
-SECRET = "s3cret-key"
 TAGS = Reply(200, b'{"name": "a/b", "tags": ["1"]}')
 
 
@@ -25,31 +23,6 @@ TAGS = Reply(200, b'{"name": "a/b", "tags": ["1"]}')
 def server() -> Iterator[Scripted]:
     with Scripted() as script:
         yield script
-
-
-def environment(server: Scripted, **more: str) -> dict[str, str]:
-    return {"SREGISTRY_NVIDIA_BASE": server.host, "SREGISTRY_NVIDIA_NOHTTPS": "yes", **more}
-
-
-def guard(server: Scripted, path: str, answer: Reply, tokens: str = "t") -> None:
-    """Let only those in who bring the token that the realm gives."""
-
-    def reply(asked: Asked) -> Reply:
-        if asked.authorization == f"Bearer {tokens}":
-            return answer
-        return Reply(401, json_errors("UNAUTHORIZED"), list(bearer(f"{server.url}/token", service="s").items()))
-
-    server.routes[path] = reply
-
-
-def realm(server: Scripted, *, anonymous: bool = False, password: str = SECRET, username: str = "$oauthtoken") -> None:
-    good = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
-
-    def reply(asked: Asked) -> Reply:
-        allowed = asked.authorization == good or (anonymous and asked.authorization is None)
-        return Reply(200, b'{"token": "t"}') if allowed else Reply(401, json_errors("UNAUTHORIZED", f"no {asked.authorization}"))
-
-    server.routes["/token"] = reply
 
 
 def run(text: str, environ: dict[str, str]) -> Check:
@@ -143,47 +116,6 @@ def test_nobody_home() -> None:
 
 def test_no_registry(server: Scripted) -> None:
     assert "404" in str(run("nvidia", environment(server)).error)
-
-
-# -- the command -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shell(server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    monkeypatch.chdir(tmp_path)
-    for name in ("SREGISTRY_NVIDIA_TOKEN", "SREGISTRY_CLIENT", "DOCKER_CONFIG", "NETRC", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name, value in environment(server).items():
-        monkeypatch.setenv(name, value)
-    return server
-
-
-def test_the_command(shell: Scripted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    guard(shell, "/v2/", Reply(200, b"{}"))
-    realm(shell)
-    assert main(["login-check"]) == 1
-    out, err = capsys.readouterr()
-    assert "credentials  anonymous\n" in out and "accepted     no\n" in out
-    assert re.fullmatch(r"error: You must have an Nvidia GPU cloud token to use it\..*; export SREGISTRY_NVIDIA_TOKEN=.*\n", err)
-    monkeypatch.setenv("SREGISTRY_NVIDIA_TOKEN", SECRET)
-    assert main(["login-check", "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["accepted"] is True and err == ""
-    assert SECRET not in out
-    monkeypatch.setenv("SREGISTRY_NVIDIA_TOKEN", "wr0ng")
-    assert main(["login-check", "nvidia", "--json"]) == 1
-    out, err = capsys.readouterr()
-    assert json.loads(out)["accepted"] is False and err.count("\n") == 1
-    assert "wr0ng" not in out + err
-
-
-def test_a_broken_file_is_one_line(shell: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    guard(shell, "/v2/", Reply(200, b"{}"))
-    (tmp_path / ".netrc").write_text(f"machines {SECRET}")
-    assert main(["login-check"]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and re.fullmatch(r"error: .*/\.netrc: .*\n", err) and SECRET not in err
 
 
 # -- identity tokens over HTTP -----------------------------------------------------------------------------

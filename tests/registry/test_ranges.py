@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import os
 import random
@@ -12,8 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -56,35 +54,9 @@ def partial(store: Store, data: bytes) -> None:
     path.write_bytes(data)
 
 
-@contextmanager
-def slow(rate: int) -> Iterator[str]:
-    """Serve DATA, in parts where asked, each connection at *rate* bytes a second; give host:port."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            reply = ranged(DATA)(self)
-            self.send_response(reply.status)
-            for name, value in reply.headers:
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
-            self.end_headers()
-            for at in range(0, len(reply.body), rate // 20):
-                self.wfile.write(reply.body[at : at + rate // 20])
-                time.sleep(0.05)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def slow(rate: int) -> Scripted:
+    """Return a server of DATA, in parts where asked, each connection at *rate* bytes a second."""
+    return Scripted({PATH: lambda asked: replace(ranged(DATA)(asked), rate=rate)})
 
 
 def test_an_interrupted_layer_goes_on_where_it_stopped(store: Store) -> None:
@@ -133,12 +105,20 @@ def test_killed_in_the_middle_the_next_process_goes_on(store: Store) -> None:
     code = """
 import sys
 from pathlib import Path
+from sregistry.oci.documents import Descriptor, Digest
+from sregistry.oci.reference import Reference
+from sregistry.registry.fetch import fetch
+from sregistry.results.resolved import Layer
 from sregistry.store.store import Store
-from tests.registry.test_ranges import get
-get(sys.argv[1], Store(Path(sys.argv[2])))
+from tests.support.scripted import client
+host, root, digest, size, media_type = sys.argv[1:]
+layer = Layer(blob=Descriptor(media_type=media_type, digest=Digest(digest), size=int(size)), diff_id=Digest(digest))
+with client(host) as it:
+    fetch(it, Reference.parse("demo/tiny:1", registry=host, collection=""), layer, Store(Path(root)))
 """
-    with slow(1_000_000) as host:
-        job = subprocess.Popen([sys.executable, "-c", code, host, str(store.root)], cwd=Path(__file__).parents[2])
+    with slow(1_000_000) as server:
+        words = [server.host, str(store.root), str(DIGEST), str(len(DATA)), MediaType.OCI_LAYER]
+        job = subprocess.Popen([sys.executable, "-c", code, *words], cwd=Path(__file__).parents[2])
         path = store.root / "ingest" / f"sha256-{DIGEST.hex}.partial"
         while not path.exists() or path.stat().st_size < 200_000:
             time.sleep(0.01)
@@ -326,7 +306,7 @@ def test_a_store_that_can_t_be_written_has_a_bucket_a_process(tmp_path: Path) ->
 def test_a_registry_that_has_no_request_left_is_left_alone(store: Store, headers: dict[str, str], seconds: float) -> None:
     clock = Clock()
     pace = Pace(store, "h", None, clock=clock, sleep=clock.sleep)
-    pace.heed(headers)
+    pace.note_limits(headers)
     if "x-ratelimit-reset" in headers:
         assert reset_of(headers, lambda: 1_000_000_000) == 9
         return

@@ -9,9 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from sregistry.registry.fetch import fetch
 from sregistry.registry.resolve import resolve
 from sregistry.registry.server import Server, _range, run, serve
 from sregistry.store.store import Store
+from tests.support.registry import get, running, serving
 from tests.support.scripted import client
 
 LAYER = bytes(range(256)) * 20000
@@ -48,18 +47,6 @@ MANIFEST = json.dumps(
 ).encode()
 
 
-@contextmanager
-def running(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "layout")
@@ -72,22 +59,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def server(store: Store) -> Iterator[Server]:
-    with running(serve(store)) as it:
+    with serving(store) as it:
         yield it
-
-
-def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Send a path as it is, unlike requests, which tidies it up."""
-    connection = http.client.HTTPConnection(server.address, timeout=5)
-    try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-    finally:
-        connection.close()
 
 
 def test_it_is_a_registry(server: Server) -> None:
@@ -305,13 +278,13 @@ def test_an_image_goes_round(server: Server, tmp_path: Path) -> None:
             fetch(it, found.reference, layer, mine, log=io.StringIO())
     assert mine.read(Digest.of(LAYER)) == LAYER
     assert list(mine.tags()) == [f"{server.address}/demo/tiny:1"]
-    with running(serve(mine)) as second:
+    with serving(mine) as second:
         assert requests.get(f"http://{second.address}/v2/demo/tiny/manifests/1", timeout=5).content == MANIFEST
 
 
 def test_the_log_shows_requests(store: Store) -> None:
     log = io.StringIO()
-    with running(serve(store, log=log)) as server:
+    with serving(store, log=log) as server:
         get(server, "/v2/x\x1b[31m".replace("\x1b", "%1b"))
         with socket.create_connection((server.server_name, server.server_port)) as connection:
             connection.sendall(b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -322,7 +295,7 @@ def test_the_log_shows_requests(store: Store) -> None:
 
 
 def test_a_taken_port_and_a_bad_one(store: Store) -> None:
-    with running(serve(store)) as server:
+    with serving(store) as server:
         with pytest.raises(RegistryError, match=rf"can't listen on 127\.0\.0\.1:{server.server_port}: .*in use; choose another port"):
             serve(store, port=server.server_port)
         with pytest.raises(RegistryError, match="can't listen"):

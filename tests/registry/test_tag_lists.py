@@ -21,13 +21,11 @@ from sregistry.oci.json_fields import MAX_DOCUMENT
 from sregistry.oci.reference import Reference, is_repository, is_tag
 from sregistry.oci.versions import version
 from sregistry.registry.client import PAGE
-from sregistry.registry.server import serve
 from sregistry.registry.tag_lists import next_of, repositories, tags
 from sregistry.registry.tokens import CATALOG
 from sregistry.store.store import Store
 from sregistry.system import limits
-from tests.registry.test_server import get as get_raw
-from tests.registry.test_server import running
+from tests.support.registry import get, serving
 from tests.support.scripted import TOKEN, Answer, Asked, Reply, Scripted, bearer, client, json_errors
 
 TAGS = "/v2/demo/tiny/tags/list"
@@ -223,15 +221,15 @@ def many(tmp_path: Path) -> Store:
 
 
 def test_our_own_server_sends_pages(many: Store) -> None:
-    with running(serve(many)) as server:
+    with serving(many) as server:
         assert listed(server.address) == [f"t{n:04}" for n in range(PAGE + 5)]
         assert catalog(server.address) == [*(f"demo/r{n:04}" for n in range(PAGE + 5)), "demo/tiny"]
-        status, headers, sent = get_raw(server, f"{TAGS}?n=2&last=t0007")
+        status, headers, sent = get(server, f"{TAGS}?n=2&last=t0007")
         assert (status, json.loads(sent)) == (200, {"name": "demo/tiny", "tags": ["t0008", "t0009"]})
         assert headers["Link"] == f'<{TAGS}?n=2&last=t0009>; rel="next"'
         for complete in (TAGS, f"{TAGS}?n=0", f"{TAGS}?n=5&last=t0999", f"{TAGS}?n=9999"):
-            assert "Link" not in get_raw(server, complete)[1]
-        assert json.loads(get_raw(server, "/v2/_catalog?n=1")[2]) == {"repositories": ["demo/r0000"]}
+            assert "Link" not in get(server, complete)[1]
+        assert json.loads(get(server, "/v2/_catalog?n=1")[2]) == {"repositories": ["demo/r0000"]}
 
 
 # -- registries that lie

@@ -14,10 +14,10 @@ import pytest
 from sregistry.oci.documents import Digest, Platform
 from sregistry.oci.reference import Reference
 from sregistry.registry.resolve import resolve
-from sregistry.registry.server import serve
 from sregistry.stages import __main__ as stage
 from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.scripted import client
 from tests.support.tarball import directory, file
 
@@ -69,20 +69,14 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    import threading
-
     made = Run(tmp_path)
     layout = Layout(made.store.root)
     layers = [layer([directory(b"d%d" % n), file(b"d%d/f" % n, os.urandom(300_000)), file(b"d%d/s" % n, b"small")]) for n in range(2)]
     layout.tag("demo/tiny:1", layout.image(layers, {"Cmd": ["/bin/true"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(layout) as server:
         reference = Reference.parse(f"{server.address}/demo/tiny:1", registry=server.address, collection="")
         with client(server.address) as it:
             resolved = resolve(it, reference, Platform(architecture="amd64"), made.store)
-        server.shutdown()
-        thread.join()
     made.image.mkdir(parents=True)
     resolved.write(made.image / "manifest.json")
     for item in resolved.layers:

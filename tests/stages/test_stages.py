@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ from sregistry.errors import (
     TransferError,
     UnavailableError,
 )
-from sregistry.registry.server import serve
 from sregistry.results import failures, receipts
+from sregistry.results.paths import Results
 from sregistry.stages.__main__ import main
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import file
 
 WORDS = ["--codec", "gzip", "--level", "default", "--block-size", "131072"]
@@ -42,16 +41,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     layout = Layout(tmp_path / "layout")
     shared = layer([file(b"shared", b"shared")])
     layout.tag("demo/one:1", layout.image([shared, layer([file(b"own", b"own")]), shared], {"Cmd": ["/own"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", server.address)
         monkeypatch.setenv("SREGISTRY_NVIDIA_NOHTTPS", "yes")
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
         monkeypatch.chdir(tmp_path)
         yield tmp_path
-        server.shutdown()
-        thread.join()
 
 
 def stage(*arguments: object) -> int:
@@ -87,7 +82,7 @@ def test_all(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert made["holds"] == [{"path": f"cache/docker/blobs/sha256/{digest[7:]}", "size": made["size"]}]
         assert (made["digest"], made["store"]) == (digest, "cache/docker")
         assert stage("explode", "--layer", one, "--cache", "cache", *WORDS, "--threads", 2, "--output", two) == 0
-        assert not receipts.stale(receipts.read(Path(two)))
+        assert not receipts.stale(receipts.Vouched.read(Path(two)).holds)
         exploded.append(two)
 
     metadata = ["--tar", "metadata.tar", "--output", "metadata.json"]
@@ -150,15 +145,29 @@ def test_an_image_that_is_not_there_fails_later(root: Path, capsys: pytest.Captu
 
 
 def test_a_failed_refresh_keeps_what_was_known(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    resolve()
-    before = Path("r/manifest.json").read_text()
+    resolve(output="results/r/manifest.json")
+    before = Path("results/r/manifest.json").read_text()
     monkeypatch.setenv("SREGISTRY_NVIDIA_BASE", "127.0.0.1:1")
     for _ in range(2):  # a second failure does not lose it
-        resolve()
-    assert "error" in receipts.read(Path("r/manifest.json"))
-    fail(capsys, "metadata", "--manifest", "r/manifest.json", "--cache", "cache", *WORDS, "--tar", "m.tar", "--output", "r/metadata.json")
-    assert Path("r/manifest.json").read_text() == before
-    assert failures.unmade(Path(), [("r", "v")]) == set()  # nothing is known against it
+        resolve(output="results/r/manifest.json")
+    assert "error" in receipts.read(Path("results/r/manifest.json"))
+    fail(
+        capsys,
+        "metadata",
+        "--manifest",
+        "results/r/manifest.json",
+        "--cache",
+        "cache",
+        *WORDS,
+        "--tar",
+        "m.tar",
+        "--output",
+        "results/r/metadata.json",
+    )
+    assert Path("results/r/manifest.json").read_text() == before
+    assert failures.unmade(Results(), [("r", "v")]) == set()  # nothing is known against it
+    failure = failures.Failure.look(Path("results/r/metadata.json"))
+    assert failure is not None and (failure.cause, failure.exit_code) == (failures.HERE, 1) and "127.0.0.1:1" in failure.error
 
 
 class Sharing:
@@ -257,7 +266,7 @@ def test_what_was_published_wrongly_is_marked(root: Path) -> None:
     keys = [(name, "v") for name in ("good", "other", "diff-id")]
 
     def unmade() -> set[str]:
-        return failures.unmade(Path("results"), keys)
+        return failures.unmade(Results(), keys)
 
     assert unmade() == set()
     assert it.layer("diff-id") == 0
@@ -294,13 +303,46 @@ def test_what_was_published_wrongly_is_marked(root: Path) -> None:
     ],
 )
 def test_what_a_publisher_may_mend(tmp_path: Path, error: SregistryError, marked: bool) -> None:
-    failures.note(tmp_path / "r" / "image.json", error)
-    assert (tmp_path / "r" / "image.failed").exists() is marked
+    output = tmp_path / "r" / "image.json"
+
+    def cause() -> str:
+        failures.note(output, failures.Failure.of(error, "image"))
+        failure = failures.Failure.look(output)
+        assert failure is not None and (str(failure), failure.exit_code) == (str(error), error.exit_code)
+        return failure.cause
+
+    assert cause() == (failures.PUBLISHED if marked else failures.HERE)
     error.__cause__ = OSError(28, "No space left on device")
-    failures.note(tmp_path / "s" / "image.json", error)
-    assert not (tmp_path / "s").exists()
-    failures.forget([tmp_path / "r" / "image.json", tmp_path / "none.json"])
+    assert cause() == failures.HERE
+    failures.forget([output, tmp_path / "none.json"])
     assert not (tmp_path / "r" / "image.failed").exists()
+
+
+def test_a_mark_of_an_earlier_version_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "image.failed").write_text('{"error": "demo/one:1: no SIF (choose another tag)"}')
+    failure = failures.Failure.look(tmp_path / "image.json")
+    assert failure is not None and (failure.cause, str(failure)) == (failures.PUBLISHED, "demo/one:1: no SIF (choose another tag)")
+
+
+def test_a_bug_keeps_its_traceback_and_is_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(output="results/r/manifest.json")
+    options = [
+        "metadata",
+        "--manifest",
+        "results/r/manifest.json",
+        "--cache",
+        "\0",
+        *WORDS,
+        "--tar",
+        "m.tar",
+        "--output",
+        "results/r/m.json",
+    ]
+    with pytest.raises(ValueError, match="null"):
+        stage(*options)
+    failure = failures.Failure.look(Path("results/r/m.json"))
+    assert failure is not None and failure.cause == failures.BUG
+    assert failure.error.startswith("metadata: ValueError: ") and failure.error.endswith("; please report this")
 
 
 def test_sizes_are_those_that_most_images_say(root: Path) -> None:
@@ -330,7 +372,9 @@ def test_errors(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "none.json: No such file" in fail(capsys, *missing)
     other = ["layer", "--manifest", "r/manifest.json", "--digest", "sha256:" + "01" * 32, "--cache", "cache", "--output", "x"]
     assert "has no layer" in fail(capsys, *other)
-    receipts.write(Path("metadata.json"), {"environment": "e", "metadata": "m"})
+    receipts.Metadata(
+        environment="e", metadata="m", variant="v", indexes=("00", "00"), docker_cmd=False, created=0, store="s", holds=()
+    ).write(Path("metadata.json"))
     sandbox = ["sandbox", "--manifest", "r/manifest.json", "--metadata", "metadata.json", "--output", "x"]
     assert "no receipt for layer" in fail(capsys, *sandbox)
     image = ["image", "--manifest", "r/manifest.json", "--format", "sif", "--target", "x.sif", "--output", "x"]
@@ -354,3 +398,23 @@ def test_a_stage_starts_light() -> None:
     code = f"import sys, sregistry.stages.__main__; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_stage_imports_no_other() -> None:
+    code = (
+        "import contextlib, sys; from sregistry.stages.__main__ import main\n"
+        "with contextlib.suppress(SystemExit):\n    main(['layer', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('sregistry.stages.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == [f"sregistry.stages.{name}" for name in ("__main__", "arguments", "layer", "wording")]
+
+
+def test_every_stage_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command without a stage's name imports them all."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.split()
+    folder = Path(main.__code__.co_filename).parent
+    rules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "arguments", "wording", "remake", "gather"}
+    assert (rules | {"gather-tags", "gather-layers", "report-tags"}) <= set(shown)

@@ -16,49 +16,29 @@ from pathlib import Path
 
 import pytest
 
-from sregistry.cli.__main__ import main
 from sregistry.errors import StoreError
-from sregistry.layers import verify
-from sregistry.layers.compression import Compression
-from sregistry.layers.explode import explode, explode_tar
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.store import maintenance
-from sregistry.store.maintenance import Finding, check, clean, session
+from sregistry.store.maintenance import clean, session
 from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store
 from sregistry.store.survey import Object, objects
 from sregistry.system.locks import lease
-from tests.support.images import Layout, layer
-from tests.support.tarball import directory, file, tar
+from tests.support.engine import DEFAULT, folders
+from tests.support.stores import checked, exploded, flip, names, two_images
+from tests.support.tarball import file
 
-COMPRESSION = Compression()
 
-
-def _text(size: int) -> bytes:
-    """Return bytes of no other file that compress."""
-    return os.urandom(size // 2).hex().encode()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return two_images(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(template: Store, tmp_path: Path) -> Store:
     """Return a store with two images that share a layer; one of them has a name."""
-    layout = Layout(tmp_path / "cache" / "docker")
-    layers = [layer([directory(b"d"), file(b"d/f", _text(300_000) + bytes(200_000)), file(b"d/s", b"small")]) for _ in range(3)]
-    layout.tag("h/demo/named:1", layout.image(layers[:2], {}))
-    layout.image(layers[1:], {})
-    made = Store(layout.root)
-    for one in layers:
-        digest, diff_id = Digest.of(one.blob), Digest(one.diff_id)
-        explode(made, digest, diff_id, COMPRESSION, threads=1)
-    return made
-
-
-def checked(store: Store, *, dry_run: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Finding]:
-    return check(store, wrong_layer=verify.wrong, dry_run=dry_run, say=say)
-
-
-def names(store: Store) -> set[str]:
-    return {item.name for item in objects(store)}
+    shutil.copytree(template.root, tmp_path / "cache" / "docker")
+    return Store(tmp_path / "cache" / "docker")
 
 
 def age(store: Store, days: float, which: Callable[[Object], bool] = lambda _: True) -> None:
@@ -67,22 +47,12 @@ def age(store: Store, days: float, which: Callable[[Object], bool] = lambda _: T
             os.utime(item.path, (time.time() - days * 86_400,) * 2)
 
 
-def exploded(store: Store) -> list[Path]:
-    return sorted((store.root / "exploded").glob("*/*"))
-
-
 def test_a_sound_store_is_left_as_it_is(store: Store) -> None:
     before = names(store)
     said: list[str] = []
     assert checked(store, say=said.append) == []
     assert names(store) == before == set(said)
     assert len([name for name in before if name.startswith("exploded")]) == 3
-
-
-def _flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def _blob(store: Store) -> Path:
@@ -105,20 +75,19 @@ def _swap_data(store: Store) -> None:
 def _raw(store: Store) -> None:
     """Flip a bit of a block that is stored as it is: it expands as well as before."""
     data = random.Random(1).randbytes(400_000)
-    made = explode_tar(store, tar([file(b"f", data)]), COMPRESSION)
-    path = Path(made["path"]) / "data"
-    _flip(path, path.read_bytes().index(data[:100]) + 7)
+    path = folders(store.root, [[file(b"f", data)]])[0] / "data"
+    flip(path, path.read_bytes().index(data[:100]) + 7)
 
 
 DAMAGE: dict[str, tuple[Callable[[Store], object], str]] = {
     "blob-flipped": (
-        lambda store: _flip(max((i for i in objects(store) if i.path.is_file()), key=lambda i: i.size).path, 5),
+        lambda store: flip(max((i for i in objects(store) if i.path.is_file()), key=lambda i: i.size).path, 5),
         "its bytes are others",
     ),
     "blob-cut": (lambda store: os.truncate(next(i for i in objects(store) if i.path.is_file()).path, 3), "its bytes are others"),
     "data-cut": (lambda store: os.truncate(exploded(store)[0] / "data", 100), "another size than its index says"),
     "data-flipped": (
-        lambda store: _flip(exploded(store)[1] / "data", (exploded(store)[1] / "data").stat().st_size - 2),
+        lambda store: flip(exploded(store)[1] / "data", (exploded(store)[1] / "data").stat().st_size - 2),
         "its data is damaged at byte",
     ),
     "data-gone": (lambda store: (exploded(store)[0] / "data").unlink(), "can't be read"),
@@ -126,10 +95,10 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], str]] = {
     "another-layer": (_swap, "it is sha256:"),
     "data-raw": (_raw, "its data is damaged at byte 0"),
     "index-digests-flipped": (
-        lambda store: _flip(exploded(store)[2] / "index", (exploded(store)[2] / "index").stat().st_size - 40),
+        lambda store: flip(exploded(store)[2] / "index", (exploded(store)[2] / "index").stat().st_size - 40),
         "is damaged",
     ),
-    "index-flipped": (lambda store: _flip(exploded(store)[2] / "index", 60), "is damaged"),
+    "index-flipped": (lambda store: flip(exploded(store)[2] / "index", 60), "is damaged"),
     "index-empty": (lambda store: (exploded(store)[2] / "index").write_bytes(b""), "is damaged"),
 }
 
@@ -180,7 +149,7 @@ def test_left_overs_of_the_dead_are_removed(store: Store) -> None:
 
 
 def test_a_damaged_object_that_somebody_makes_is_left(store: Store) -> None:
-    _flip(exploded(store)[0] / "index", 60)
+    flip(exploded(store)[0] / "index", 60)
     item = next(item for item in objects(store) if item.path == exploded(store)[0])
     with store.lock(item.lock):
         (finding,) = checked(store)
@@ -229,7 +198,7 @@ def _link(name: str) -> Callable[[Store, Path], Path]:
 
 def _make(name: str, make: Callable[[Path], object]) -> Callable[[Store, Path], Path]:
     def plant(store: Store, victim: Path) -> Path:
-        path = store.root / name.replace("*", COMPRESSION.variant)
+        path = store.root / name.replace("*", DEFAULT.variant)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         make(path)
@@ -416,35 +385,6 @@ def test_cleaning_waits_for_its_turn(store: Store) -> None:
     assert (job.returncode, names(store)) == (0, set())
 
 
-# -- commands
-
-
-def test_the_commands(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    cache = ["--cache", str(store.root.parent)]
-    assert main(["store", "check", *cache]) == 0
-    assert "10 objects checked, 0 findings" in capsys.readouterr().out
-    _flip(exploded(store)[0] / "index", 60)
-    assert main(["store", "check", "--dry-run", "--json", *cache]) == 1
-    assert json.loads(capsys.readouterr().out)[0]["repaired"] is False
-    assert main(["store", "check", *cache]) == 0
-    assert "repaired" in capsys.readouterr().out
-    assert main(["store", "clean", *cache]) == 2
-    assert "say --unreachable" in capsys.readouterr().err
-    assert main(["store", "clean", "--unreachable", "--dry-run", *cache]) == 0
-    assert "would be removed" in capsys.readouterr().out
-    assert main(["store", "clean", "--keep", "0.5M", "--json", *cache]) == 0
-    assert json.loads(capsys.readouterr().out)
-    assert main(["store", "clean", "--older-than", "0", *cache]) == 0
-    assert names(store) == set()
-
-
-@pytest.mark.parametrize("words", [["--keep", "x"], ["--keep", "5X"], ["--older-than", "-1"], ["--older-than", "soon"]])
-def test_bad_words(words: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["store", "clean", *words, "--cache", str(tmp_path)])
-    assert caught.value.code == 2
-
-
 # -- sharing
 
 
@@ -500,7 +440,7 @@ blob = next(path for path in (store.root / "blobs/sha256").iterdir())
 with session(store):
     assert store.has(Digest(f"sha256:{blob.name}")) and store.keep(f"sha256-{blob.name}", blob)
     made = explode(store, Digest(f"sha256:{blob.name}"), Digest(f"sha256:{folder.name}"), Compression(), 1)
-    assert made["path"] == str(folder)
+    assert made.folder == folder
     store.tag("a/b:1", Descriptor(media_type="m", digest=Digest.of(b""), size=0))
     try:
         store.add(b"new")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sregistry.image import assemble, merge
+from sregistry.image import assemble, merge, tree
 from sregistry.image.metadata import environment_tar
 from sregistry.layers.compression import LEVELS, Codec, Compression
 from sregistry.layers.explode import explode_tar
@@ -15,6 +15,8 @@ from sregistry.layers.index import Index
 from sregistry.store.store import Store
 from tests.support.tarball import Member, tar
 
+#: How layers are compressed if nobody says how.
+DEFAULT = Compression()
 #: What every codec, level and block size is tested with: each of them once, by variant.
 COMPRESSIONS = {
     compression.variant: compression
@@ -31,21 +33,21 @@ def folders(root: Path, tars: Tars, compression: Compression | None = None) -> l
     """Explode tars in a store at *root*; return the folders of the exploded layers."""
     store = Store(root)
     data = [item if isinstance(item, bytes) else tar(item) for item in tars]
-    return [Path(explode_tar(store, item, compression or Compression())["path"]) for item in data]
+    return [explode_tar(store, item, compression or Compression()).folder for item in data]
 
 
-def merged(root: Path, layers: Tars, compression: Compression | None = None) -> merge.Sandbox:
+def merged(root: Path, layers: Tars, compression: Compression | None = None) -> tree.Sandbox:
     """Merge *layers* between an empty base environment and empty metadata."""
     return merge.merge(folders(root, [[], *layers, []], compression))
 
 
-def paths(packed: merge.Sandbox) -> dict[bytes, tuple[int, int]]:
+def paths(packed: tree.Sandbox) -> dict[bytes, tuple[int, int]]:
     """Return layer number and row of each path, (-1, -1) for what no layer describes."""
     found: dict[bytes, tuple[int, int]] = {}
     names = {0: b""}
     for row in range(len(packed)):
         source = packed.source[row]
-        found[names[row]] = (-1, -1) if source == merge.IMPLIED else (source >> 32, source & 0xFFFFFFFF)
+        found[names[row]] = (-1, -1) if source == tree.IMPLIED else (source >> 32, source & 0xFFFFFFFF)
         for child in packed.children(row):
             names[child] = names[row] + b"/" + packed.name(child) if row else packed.name(child)
     return found
@@ -60,7 +62,7 @@ def build(root: Path, target: Path, layers: Tars, compression: Compression | Non
     """Build an image of *layers* over the real base environment."""
     packed = merge.merge(folders(root, [environment_tar(), *layers, []], compression))
     settings: dict[str, Any] = {"format": "simg", "created": 1_500_000_000, "deffile": b"", "documents": {}, "architecture": "amd64"}
-    return assemble.build(packed, target=target, **{**settings, **more})
+    return assemble.build(packed, target=target, **{**settings, **more}).json()
 
 
 def unsquashed(picture: Path, target: Path, offset: int = 31) -> None:

@@ -25,7 +25,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,11 +34,11 @@ from typing import Any
 from sregistry.catalog.catalog import Catalog
 from sregistry.errors import SregistryError, report
 from sregistry.layers.index import Index
-from sregistry.registry.server import serve
 from sregistry.results import receipts
 from sregistry.stages.__main__ import main
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
+from tests.support.snakemake import REPOSITORY
 from tests.support.tarball import directory, file, symlink
 
 #: What faults.c calls them; else a value of errno.
@@ -358,17 +357,14 @@ def asking(module: str, folder: Path) -> Iterator[Callable[..., dict[str, Any]]]
     noise = random.Random(1).randbytes(2_000)
     layout.tag("demo/two:1", layout.image([base, layer([file(b"two", noise)])], {"Cmd": ["/bin/sh"]}))
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serve(Store(layout.root)))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(server.shutdown)
+        server = stack.enter_context(serving(layout))
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LD_PRELOAD": str(library)}
         command = [sys.executable, "-m", module, str(library), str(folder), server.address]
         log = folder / "log"
         with log.open("wb") as said:
-            top = Path(__file__).parent.parent
-            job = subprocess.Popen(command, cwd=top, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
+            job = subprocess.Popen(
+                command, cwd=REPOSITORY, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+            )
         stack.callback(job.communicate)
         assert job.stdin is not None and job.stdout is not None
         ask, answers = job.stdin, job.stdout

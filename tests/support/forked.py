@@ -19,7 +19,7 @@ from pathlib import Path
 def each(commands: Sequence[Sequence[str]], folder: Path, environ: Mapping[str, str]) -> list[tuple[int, str]]:
     """Run Snakemake with each list of arguments in turn; return exit codes and outputs."""
     done = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(commands), cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-P", __file__], input=json.dumps(commands), cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, check=True
     )
     return [(code, text) for code, text in json.loads(done.stdout)]
 

@@ -12,14 +12,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sregistry.registry.server import Server, serve
-from sregistry.store.store import Store
+from sregistry.registry.server import Server
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import directory, file
 
 TOP = Path(__file__).resolve().parents[2]
@@ -92,9 +91,7 @@ def running(root: Path) -> Iterator[Site]:
     shared = layer([directory(b"etc"), file(b"etc/name", b"shared")])
     for name in (*IMAGES, "nvidia/pytorch:24.04-py3"):  # of which a pattern takes the newest
         layout.tag(name, layout.image([shared, layer([file(b"name", name.encode())])], {"Cmd": ["/bin/true"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_", "MESSAGELEVEL"))
         }
@@ -109,5 +106,3 @@ def running(root: Path) -> Iterator[Site]:
         site = Site(root, server, environ)
         site.make()
         yield site
-        server.shutdown()
-        thread.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from sregistry.config.settings import RegistrySettings
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.credentials import Keyring
 from sregistry.registry.http import Patience
+from tests.support.registry import running
 
 #: Times short enough for tests; three tries.
 HASTY = Patience(connect=2, read=0.5, retries=2, backoff=0.005, longest=0.02)
@@ -29,7 +29,8 @@ TOKEN = "nvapi-s3cret/tok+en"
 class Reply:
     """One answer. `length` declares another Content-Length than the body's; `raw` is sent in place of any HTTP.
 
-    The server waits `delay` seconds before it answers, and `silence` before it hangs up in the middle of a body.
+    The server waits `delay` seconds before it answers, and `silence` before it hangs up in the middle of a body,
+    of which it sends `rate` bytes a second, if that is given.
     """
 
     status: int = 200
@@ -38,6 +39,7 @@ class Reply:
     length: int | None = None
     delay: float = 0
     silence: float = 0
+    rate: int = 0
     raw: bytes | None = None
 
 
@@ -82,14 +84,12 @@ class Scripted:
                 pass
 
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        self._running = running(self._server)
+        self._running.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._running.__exit__(kind, error, trace)
 
     @property
     def host(self) -> str:
@@ -125,7 +125,11 @@ class Scripted:
             if not chunked:
                 handler.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
             handler.end_headers()
-            handler.wfile.write(reply.body)
+            for at in range(0, len(reply.body), reply.rate // 20) if reply.rate else ():
+                handler.wfile.write(reply.body[at : at + reply.rate // 20])
+                time.sleep(0.05)
+            if not reply.rate:
+                handler.wfile.write(reply.body)
             if reply.length is not None and reply.length > len(reply.body):
                 time.sleep(reply.silence)
                 self._hang_up(handler)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sregistry.cli.__main__ import main
 from sregistry.errors import ConfigError
 from sregistry.system import logs
 from sregistry.system.logs import Level
@@ -58,12 +57,6 @@ def test_what_is_neither(text: str) -> None:
         logs.parse(text)
 
 
-def test_a_bad_level_is_an_error_of_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MESSAGELEVEL", "LOUD")
-    assert main(["version"]) == 2
-    assert capsys.readouterr().err.startswith("error: MESSAGELEVEL: 'LOUD' is unknown; ")
-
-
 def run(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command where a secrets file is open to others, which is worth a warning."""
     secrets = tmp_path / "secrets"
@@ -73,6 +66,12 @@ def run(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.Completed
     given = {"SREGISTRY_DATABASE": str(tmp_path / "database"), "SREGISTRY_CLIENT_SECRETS": str(secrets), **environ}
     command = [sys.executable, "-m", "sregistry.cli", *arguments]
     return subprocess.run(command, cwd=tmp_path, env={**inherited, **given}, capture_output=True, text=True, check=False)
+
+
+def test_a_bad_level_is_an_error_of_the_command(tmp_path: Path) -> None:
+    done = run(tmp_path, "version", MESSAGELEVEL="LOUD")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MESSAGELEVEL: 'LOUD' is unknown; ")
 
 
 ANNOUNCED, WARNED, DEBUGGED = "[client|", "WARNING ", "DEBUG "

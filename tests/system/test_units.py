@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sregistry.catalog import filters
-from sregistry.cli.__main__ import main
-from sregistry.config.settings import Settings
 from sregistry.errors import UsageError
 from sregistry.system import units
-
-SIZES = {
-    "0": 0,
-    "7": 7,
-    "7B": 7,
-    "10k": 10_000,
-    "10K": 10_000,
-    "10G": 10_000_000_000,
-    "10GB": 10_000_000_000,
-    "10 gb": 10_000_000_000,
-    "10GiB": 10 << 30,
-    "10Gi": 10 << 30,
-    "1.5M": 1_500_000,
-    "0.1TiB": 109_951_162_777,
-    "1T": 10**12,
-}
-BAD = ["", "G", "-1", "1e9", "ten", "1,5G", "10 X", "10iB", "١", "nan", "inf", "1" * 30, "1GG"]
+from tests.support.sizes import BAD, SIZES
 
 
 @pytest.mark.parametrize(("text", "count"), SIZES.items(), ids=SIZES)
 def test_a_size(text: str, count: int) -> None:
     assert units.size(text) == count
-
-
-@pytest.mark.parametrize("text", [text for text in SIZES if not text.startswith("0")])
-def test_a_size_means_the_same_everywhere(text: str) -> None:
-    assert filters._READERS[filters.Kind.SIZE](text) == units.size(text)
-    assert Settings.load(given={"layer_limit": text}, environ={"HOME": "/h"}).layer_limit == units.size(text)
 
 
 @given(st.integers(0, 10**18 - 1))
@@ -54,7 +27,6 @@ def test_a_whole_number_is_bytes(number: int) -> None:
 def test_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         units.size(text)
-    assert filters._READERS[filters.Kind.SIZE](text) is None
 
 
 READERS: list[tuple[Callable[[str], float], list[str], list[str]]] = [
@@ -72,20 +44,16 @@ def test_other_numbers(reader: Callable[[str], float], good: list[str], bad: lis
             reader(text)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["store", "clean", "--keep", "10X"], "argument --keep: '10X' is no size; write such as 500M, 50G or 2GiB"),
-        (["store", "clean", "--older-than", "soon"], "argument --older-than: 'soon' is no number of days; such as 30 or 0.5"),
-        (["search", "x", "--limit", "0"], "argument --limit: '0' is no number from 1"),
-        (["serve", ".", "--port", "99999"], "argument --port: '99999' is no port; a number from 0 to 65535"),
-    ],
-    ids=["size", "days", "count", "port"],
-)
-def test_the_command_line_says_it_in_words(arguments: list[str], words: str) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    assert said.getvalue().rstrip().endswith(f"error: {words}")
-    assert "invalid" not in said.getvalue() and "_" not in said.getvalue().rpartition("error: ")[2]
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (1e12, "99:59:59")], ids=str)
+def test_span(seconds: float, text: str) -> None:
+    assert units.span(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(None, ""), (0, "0.0 kB"), (99_999, "100.0 kB"), (100_000, "0.1 MB"), (10**9, "1.00 GB")])
+def test_an_amount(count: int | None, text: str) -> None:
+    assert units.amount(count) == text
+
+
+def test_a_table_has_aligned_columns_and_no_empty_ones() -> None:
+    assert units.table([["a", "", "1"], ["bbb", "", ""]]) == ["a    1", "bbb"]
+    assert units.table([]) == []

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.faulting import FAULTS, SCENES, asking, in_memory
 
-pytestmark = [pytest.mark.needs("cc", "glibc"), pytest.mark.once("a system call of any user fails alike")]
+pytestmark = [pytest.mark.needs("cc", "glibc"), pytest.mark.slow("many kills", once=True)]
 
 #: Calls that are tried of a scene and a fault, if not all are.
 _FEW = 2

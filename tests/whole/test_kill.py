@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ import pytest
 
 from sregistry.layers.index import Index
 from sregistry.oci.documents import Digest
-from sregistry.registry.server import serve
 from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import directory, file
 
-pytestmark = pytest.mark.once("a process of any user is killed alike")
+pytestmark = pytest.mark.slow("many kills", once=True)
 
 ROUNDS, KILLS, PROCESSES = 10, 20, 4
 
@@ -113,12 +112,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         files = [file(b"d%d/f%d" % (number, n), b"".join(draw.choices(words, k=draw.randrange(1, 30_000)))) for n in range(12)]
         layers.append(layer([directory(b"d%d" % number), *files]))
     layout.tag("demo/killed:1", layout.image(layers, {"Cmd": ["/bin/true"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with serving(layout) as server:
         yield server.address
-        server.shutdown()
-        thread.join()
 
 
 def _end(jobs: list[subprocess.Popen[str]]) -> None:

@@ -19,7 +19,7 @@ from sregistry.catalog.catalog import Catalog
 from tests.support import operators
 from tests.support.operators import BLOCK, COMMANDS, IMAGES, PAGE, SECTIONS, TOP, Site
 
-pytestmark = pytest.mark.once("the page's commands say the same to every user")
+pytestmark = pytest.mark.slow("whole runs of Snakemake", once=True)
 
 #: Sections that speak of images that are there: those of `Batches`.
 LATER = ("A monthly mirror", "Sizing", "When something fails")

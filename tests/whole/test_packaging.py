@@ -68,12 +68,12 @@ def test_the_wheel_carries_the_workflow() -> None:
         path
         for package, patterns in tool["package-data"].items()
         for pattern in patterns
-        for path in (TOP / tool["package-dir"].get(package, f"scripts/{package}")).glob(pattern)
+        for path in (TOP / tool["package-dir"].get(package, f"scripts/{package.replace('.', '/')}")).glob(pattern)
     }
     workflow = {path for path in (TOP / "workflow").rglob("*") if path.is_file() and not {".snakemake", "__pycache__"} & set(path.parts)}
     assert workflow <= carried
     assert {TOP / "config/registries.yaml", TOP / "scripts/sregistry/py.typed"} <= carried
-    assert set((TOP / "scripts/sregistry/templates").iterdir()) <= carried
+    assert set((TOP / "scripts/sregistry/pipeline/report/templates").iterdir()) <= carried
 
 
 def test_the_source_distribution_is_the_repository(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.client import Client, Container, get_client
 from sregistry.errors import PullError, UsageError
 from sregistry.pipeline import pull as pipeline
-from sregistry.pipeline.progress import Silent, View
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
+from sregistry.pipeline.progress.displays import Silent
+from sregistry.pipeline.progress.tracker import View
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.tarball import directory, file
 
 # SIGINT is ignored where a shell has started the tests in the background.
@@ -139,9 +139,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         own = layer([file(b"own", os.urandom(400_000))])
         layout.tag(f"demo/{name}:1", layout.image([shared, own], {"Cmd": ["/bin/true"]}))
     log = StringIO()
-    with serve(Store(layout.root), log=log) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout, log=log) as server:
         place = Place(tmp_path, layout, server.address, log)
         place.work.mkdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
@@ -155,8 +153,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
         yield place
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -433,7 +429,7 @@ def test_bars_fit_the_terminal(slow: Place) -> None:
 def test_a_log_says_now_and_then_how_far_it_is(slow: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     hook = slow.root / "hook"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text("import sregistry.pipeline.progress\nsregistry.progress.LINE = 0.5\n")
+    (hook / "sitecustomize.py").write_text("from sregistry.pipeline.progress import displays\ndisplays.LINE = 0.5\n")
     path = os.pathsep.join(filter(None, [str(hook), slow.environ.get("PYTHONPATH")]))
     _, err = slow.run("pull", "demo/big:1", PYTHONPATH=path)
     far = [line for line in err.splitlines() if re.fullmatch(r"\[\d/3\] \d\.\d of 1\.8 MB fetched, .*", line)]

@@ -19,7 +19,7 @@ from benchmarks.scale import Case, Scaled
 from tests.support import engine
 from tests.support.tarball import directory, file, link
 
-pytestmark = pytest.mark.once("memory and steps are counted")
+pytestmark = pytest.mark.slow("scale", once=True)
 
 #: What a job may take, whatever the image.
 LIMIT = 500_000_000

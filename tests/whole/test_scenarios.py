@@ -24,7 +24,7 @@ from sregistry.registry.resolve import resolve
 from sregistry.store.store import Store
 from tests.support.scripted import TOKEN, Answer, Asked, Reply, Scripted, client, json_errors, ranged
 
-pytestmark = pytest.mark.once("a registry knows no user of this machine")
+pytestmark = pytest.mark.slow("long generated tables", once=True)
 
 SMALL = random.Random(1).randbytes(1000)
 LARGE = random.Random(2).randbytes(400_000)

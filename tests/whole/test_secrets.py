@@ -19,8 +19,8 @@ import pytest
 
 from tests.support.images import Layout, layer
 from tests.support.scripted import Asked, Reply, Scripted, bearer
+from tests.support.snakemake import command, inherited, settings
 from tests.support.tarball import directory, file
-from tests.workflow.test_workflow import WORKFLOW
 
 TOKEN = "nvapi-S3cretKeyThatNobodyMaySee0123456789"
 BEARER = "t0ken-Th4tTheRealmGives"
@@ -97,28 +97,24 @@ def test_a_token_shows_up_nowhere(tmp_path: Path, kept: bool, level: str, status
     with Scripted() as server, watched() as seen:
         serve(layout, server, status)
         environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))},
-            "SREGISTRY_NVIDIA_BASE": server.host,
-            "SREGISTRY_NVIDIA_NOHTTPS": "yes",
+            **inherited(),
+            **settings(tmp_path, server.host),
             **({} if kept else {"SREGISTRY_NVIDIA_TOKEN": TOKEN}),
             "SREGISTRY_CLIENT_SECRETS": str(file_of_secrets),
             "MESSAGELEVEL": level,
-            "SREGISTRY_STORAGE": str(tmp_path / "images"),
-            "SREGISTRY_DATABASE": str(tmp_path / "database"),
-            "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
         }
         said = b""
         if kept:
             for arguments in (["backend", "add", "nvidia", "TOKEN", "-"], ["backend", "ls"], ["config"]):
-                command = [sys.executable, "-m", "sregistry.cli", *arguments]
+                verb = [sys.executable, "-m", "sregistry.cli", *arguments]
                 said += subprocess.run(
-                    command, cwd=work, env=environ, input=TOKEN.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+                    verb, cwd=work, env=environ, input=TOKEN.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
                 ).stdout
             assert said.count(b"SREGISTRY_NVIDIA_TOKEN") == 4  # added, listed, in effect and where from
         for flags, code in (([], 0), (["--verbose", "--printshellcmds"], 1)):
             uri = "demo/guarded:1" if code == 0 else "demo/guarded@sha256:" + "0" * 64
-            command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *flags, "--config", f"uri={uri}"]
-            done = subprocess.run(command, cwd=work, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            words = command(*flags, config=[f"uri={uri}"])
+            done = subprocess.run(words, cwd=work, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             assert done.returncode == code, done.stdout.decode()
             said += done.stdout
         wrong = {**environ, "SREGISTRY_NVIDIA_TOKEN": TOKEN + "x"}

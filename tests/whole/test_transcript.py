@@ -9,7 +9,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,13 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
 from tests.support.scripted import Reply, Scripted
 from tests.support.tarball import directory
 from tests.support.tarball import file as plain
 
-pytestmark = pytest.mark.once("words are compared")
+pytestmark = pytest.mark.slow("whole pulls", once=True)
 
 SCRIPTS = Path(sys.executable).parent
 PAGE = Path(__file__).parents[2] / "config/differences.md"
@@ -69,9 +67,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         layout.tag(name, layout.image(layers, CONFIG, docker=True))
     home = root / "home"
     home.mkdir()
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         environ = {
             "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
             "HOME": str(home),
@@ -81,8 +77,6 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
             "SREGISTRY_NVIDIA_NOHTTPS": "yes",
         }
         yield Session(environ, home)
-        server.shutdown()
-        thread.join()
 
 
 def announced(home: Path) -> str:

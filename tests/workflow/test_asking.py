@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
 
 from tests.support import forked
 from tests.support.images import layer
+from tests.support.place import Place
+from tests.support.snakemake import ALL, WORKFLOW, inherited
 from tests.support.tarball import file
-
-# The fixture place is used by name.
-from tests.workflow.test_workflow import ALL, WORKFLOW, Place, place
-
-__all__ = ["place"]
 
 BATCH = "uri=[demo/tiny:1,demo/two:1]"
 DRY: dict[str, Sequence[str]] = {
@@ -23,11 +19,16 @@ DRY: dict[str, Sequence[str]] = {
     "forced manifests": ["-n", "--forcerun", "manifest", "--config", BATCH],
 }
 OTHERS: dict[str, Sequence[str]] = {
-    "a cluster": ["-n", "--profile", str(WORKFLOW / "profiles/slurm"), "--forceall", "--config", BATCH, "refresh=yes"],
-    **{option: [f"--{option}", "--config", BATCH] for option in ("lint", "summary", "dag", "list", "unlock")},
-    "report": ["--report", "../report.html", "--config", BATCH],
+    "a cluster": ["-n", "--workflow-profile", str(WORKFLOW / "profiles/slurm"), "--forceall", "--config", BATCH, "refresh=yes"],
+    **{option: [f"--{option}", "--config", BATCH] for option in ("list", "unlock", "rulegraph")},
     "pattern": ["-n", "--config", "images=[{uri: demo/tiny, tags: '*'}]", "refresh=yes"],
 }
+#: Asked in every state of the folder, after a dry run of it as it is.
+EACH: list[Sequence[str]] = [
+    DRY["as it is"],
+    *([f"--{option}", "--config", BATCH] for option in ("lint", "summary", "dag")),
+    ["--report", "../report.html", "--config", BATCH],
+]
 
 
 class Asking:
@@ -35,8 +36,7 @@ class Asking:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
-        self.environ = {**kept, **place.environ}
+        self.environ = {**inherited(), **place.environ}
 
     def __call__(self, *commands: Sequence[str]) -> list[tuple[list[str], str]]:
         """Return the rules of the jobs, and the output, of each command."""
@@ -48,9 +48,10 @@ class Asking:
         return found
 
     def files(self) -> dict[str, tuple[int, bytes]]:
-        """Return times and content of all that a run leaves, but for Snakemake's own."""
-        paths = (path for path in self.place.root.rglob("*") if ".snakemake" not in path.parts and path.is_file())
-        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths if path.name != "report.html"}
+        """Return times and content of all that a run leaves, folders included, but for Snakemake's own."""
+        own = {self.place.root, self.place.work, self.place.root / "report.html"}
+        paths = (path for path in self.place.root.rglob("*") if ".snakemake" not in path.parts and path not in own)
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
 
     def ask(self, *commands: Sequence[str]) -> list[list[str]]:
         """Ask, and see that nothing changes."""
@@ -59,8 +60,13 @@ class Asking:
         assert self.files() == before
         return [rules for rules, _ in found]
 
-    def run(self) -> list[str]:
-        return self(["--config", BATCH])[0][0]
+    def state(self, *more: Sequence[str]) -> list[list[str]]:
+        """Ask all of EACH, and *more*; return the rules of the dry runs."""
+        first, *others = self.ask(*EACH, *more)
+        return [first, *others[len(EACH) - 1 :]]
+
+    def run(self, *flags: str) -> list[str]:
+        return self([*flags, "--config", BATCH])[0][0]
 
 
 def test_what_asks_changes_nothing_and_tells_what_a_run_does(place: Place) -> None:
@@ -69,15 +75,23 @@ def test_what_asks_changes_nothing_and_tells_what_a_run_does(place: Place) -> No
     image = place.images / "demo-tiny:1.sif"
     # What no manifest tells yet is not known: only the last jobs of an image are.
     unknown = sorted(2 * ["manifest", "image", "catalog"] + ["manifests"])
-    both = sorted(2 * sorted(set(ALL) - {"manifests"}) + ["manifests"])
     one_anew = sorted(set(ALL) - {"manifest", "manifests"})
+    again = [DRY["refresh"], DRY["forced manifests"]]
 
-    assert asking.ask(*DRY.values()) == [unknown] * 3
-    assert asking.run() == both
-    assert asking.ask(*DRY.values()) == [[], unknown, unknown]
+    # nothing there
+    assert asking.state(*again) == [unknown] * 3
+    # half-made
+    assert asking.run("fetch") == sorted(["manifests", "fetch", *2 * ["manifest", "layer"]])
+    rest = sorted(2 * sorted(set(one_anew) - {"layer"}))
+    assert asking.state() == [rest]
+    # finished
+    assert asking.run() == rest
+    assert asking.state(*again) == [[], unknown, unknown]
+    # an image deleted
     image.unlink()
-    assert asking.ask(DRY["as it is"]) == [["catalog", "image"]]
+    assert asking.state() == [["catalog", "image"]]
+    # its layers deleted, too, and the other's tag moved
     shutil.rmtree(place.root / "cache")
     place.layout.tag("demo/two:1", place.layout.image([layer([file(b"moved")])], {"Cmd": ["/x"]}))
-    assert asking.ask(*DRY.values(), *OTHERS.values())[:3] == [one_anew, unknown, unknown]
+    assert asking.state(*again, *OTHERS.values())[:3] == [one_anew, unknown, unknown]
     assert asking.run() == one_anew

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.support.images import Layout, layer
+from tests.support.registry import serving
+from tests.support.snakemake import command, inherited
 from tests.support.tarball import directory, file
-
-pytestmark = pytest.mark.once("Snakemake reads a workflow as any user")
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -72,10 +68,9 @@ class Other:
         (self.root / "config/config.yaml").write_text(f"samples: [a, b]\ncontainers: {containers}\n")
 
     def run(self, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
+        words = command("--cores", "2", *options, snakefile=None)
         done = subprocess.run(
-            command, cwd=self.root, env={**inherited, **self.environ, **environ}, capture_output=True, text=True, check=False
+            words, cwd=self.root, env={**inherited(), **self.environ, **environ}, capture_output=True, text=True, check=False
         )
         assert "Traceback" not in done.stderr
         return done
@@ -89,9 +84,7 @@ class Other:
 def other(tmp_path: Path) -> Iterator[Other]:
     layout = Layout(tmp_path / "layout")
     layout.tag("demo/tiny:1", layout.image([layer([directory(b"etc"), file(b"etc/name", b"tiny")])], {"Cmd": ["/bin/true"]}))
-    with serve(Store(layout.root)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(layout) as server:
         other = Other(tmp_path / "other", layout, server.address)
         other.root.mkdir()
         other.environ = {
@@ -103,8 +96,6 @@ def other(tmp_path: Path) -> Iterator[Other]:
             "XDG_CACHE_HOME": str(tmp_path / "sources"),
         }
         yield other
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("prefix", ["", "containers"], ids=["plain", "prefix"])
@@ -171,8 +162,8 @@ def test_rules_from_a_repository(other: Other, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(TOP / "workflow", clone / "workflow", ignore=shutil.ignore_patterns(".snakemake", "__pycache__"))
     git = ["git", "-C", str(clone), "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=rules"], ["tag", "v1"]):
-        subprocess.run([*git, *command], check=True)
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=rules"], ["tag", "v1"]):
+        subprocess.run([*git, *words], check=True)
     other.write(snakefile=f'"git+file://{clone}/workflow/Snakefile@v1"')
     done = other.run()
     assert done.returncode == 0, done.stderr

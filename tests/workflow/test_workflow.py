@@ -6,7 +6,6 @@ right is checked elsewhere.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,125 +13,17 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from sregistry.catalog.catalog import Catalog
-from sregistry.registry.server import serve
-from sregistry.store.store import Store
 from tests.support import forked
-from tests.support.images import Layer, Layout, layer, lazy
+from tests.support.images import Layer, layer, lazy
+from tests.support.place import Place
+from tests.support.snakemake import ALL, NOTHING, WORKFLOW, command, inherited, snakemake
 from tests.support.tarball import directory, file
-
-pytestmark = pytest.mark.once("Snakemake's graph is the same for every user; test_pull runs it as each")
-
-WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
-NOTHING = "Nothing to be done"
-
-
-@dataclass
-class Run:
-    """What one run of Snakemake said."""
-
-    code: int
-    text: str
-
-    @property
-    def rules(self) -> list[str]:
-        """The jobs' rules, in the order of their start, without `all`."""
-        return [rule for rule in re.findall(r"^Job \d+: (\w+)", self.text, re.MULTILINE) if rule != "all"]
-
-    @property
-    def errors(self) -> list[str]:
-        """The lines that a person is left with: behind all that Snakemake has to say of a failed job."""
-        return re.findall(r"^error: (.*)", self.text.rpartition("Exiting because a job execution failed")[2], re.MULTILINE)
-
-
-@dataclass
-class Place:
-    """A working directory, a registry, and folders for what is made."""
-
-    root: Path
-    layout: Layout
-    host: str
-    log: StringIO
-    environ: dict[str, str] = field(default_factory=dict)
-
-    def run(self, *config: str, flags: tuple[str, ...] = (), **environ: str) -> Run:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), *flags]
-        if config:
-            command += ["--config", *config]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SREGISTRY_", "SINGULARITY_"))}
-        done = subprocess.run(
-            command,
-            cwd=self.work,
-            env={**inherited, **self.environ, **environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        text = done.stdout.decode()
-        assert "Traceback" not in text
-        return Run(done.returncode, text)
-
-    @property
-    def work(self) -> Path:
-        return self.root / "work dir"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images"
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.images.iterdir())
-
-    def uris(self) -> list[str]:
-        return [record.uri for record in Catalog(self.root / "database").records()]
-
-    def asked(self, kind: str) -> list[str]:
-        """Return what the registry was asked for, and forget it."""
-        found: list[str] = re.findall(rf'"GET /v2/\S+/{kind}/(\S+) ', self.log.getvalue())
-        self.log.truncate(0)
-        self.log.seek(0)
-        return found
-
-
-@contextlib.contextmanager
-def serving(tmp_path: Path) -> Iterator[Place]:
-    """Have a registry with one image."""
-    layout = Layout(tmp_path / "layout")
-    layout.tag("demo/tiny:1", layout.image([layer([directory(b"etc"), file(b"etc/name", b"tiny")])], {"Cmd": ["/bin/true"]}))
-    log = StringIO()
-    with serve(Store(layout.root), log=log) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        place = Place(tmp_path, layout, server.address, log)
-        place.work.mkdir()
-        place.environ = {
-            "SREGISTRY_NVIDIA_BASE": server.address,
-            "SREGISTRY_NVIDIA_NOHTTPS": "yes",
-            "SREGISTRY_STORAGE": str(place.images),
-            "SREGISTRY_DATABASE": str(tmp_path / "database"),
-            "SINGULARITY_CACHEDIR": str(tmp_path / "cache"),
-        }
-        yield place
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with serving(tmp_path) as place:
-        yield place
-
-
-ALL = ["manifest", "manifests", "metadata", "layer", "explode", "sandbox", "image", "catalog"]
 
 
 def test_one_image(place: Place) -> None:
@@ -383,11 +274,10 @@ def test_cut_short(place: Place) -> None:
     """A run that is killed leaves no half image, and the next one ends it."""
     blob = layer([file(b"big", os.urandom(3 << 20))])
     place.layout.tag("demo/big:1", place.layout.image([blob], {"Cmd": ["/x"]}))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/big:1"]
     process = subprocess.Popen(
-        command,
+        command(config=["uri=demo/big:1"]),
         cwd=place.work,
-        env={**os.environ, **place.environ},
+        env={**inherited(), **place.environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -404,11 +294,9 @@ def test_cut_short(place: Place) -> None:
 
 
 def test_lint() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint"], cwd=WORKFLOW.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    assert done.returncode == 0, done.stdout.decode()
-    assert b"Congratulations" in done.stdout
+    done = snakemake(command("--lint", snakefile=None), WORKFLOW.parent, {})
+    assert done.code == 0, done.text
+    assert "Congratulations" in done.text
 
 
 def test_an_image_without_layers_of_its_own(place: Place) -> None:
@@ -597,15 +485,10 @@ def test_a_user_without_a_name(place: Place) -> None:
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs user namespaces")
     names = {"LOGNAME", "USER", "LNAME", "USERNAME"}
-    environ = {
-        name: value for name, value in os.environ.items() if name not in names and not name.startswith(("SREGISTRY_", "SINGULARITY_"))
-    }
+    environ = {name: value for name, value in inherited().items() if name not in names}
     environ |= {**place.environ, "HOME": str(place.root / "home"), "XDG_STATE_HOME": str(place.root / "state")}
-    for command in (
-        [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--config", "uri=demo/tiny:1"],
-        [sys.executable, "-m", "sregistry.cli", "pull", "demo/tiny:1"],
-    ):
-        done = subprocess.run([*alone, *command], cwd=place.work, env=environ, capture_output=True, text=True, check=False)
+    for words in (command(config=["uri=demo/tiny:1"]), [sys.executable, "-m", "sregistry.cli", "pull", "demo/tiny:1"]):
+        done = subprocess.run([*alone, *words], cwd=place.work, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert place.names() == ["demo-tiny:1.sif"]
 

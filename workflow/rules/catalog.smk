@@ -3,32 +3,29 @@
 
 rule catalog:
     input:
-        manifest=manifest_of_image,
-        image="results/{image}/image.json",
+        manifest=GRAPH.manifest,
+        image=paths.IMAGE,
     output:
-        "results/{image}/record.json",
+        paths.RECORD,
     log:
-        "logs/catalog/{image}.log",
+        paths.log("catalog", "{image}"),
     benchmark:
-        "benchmarks/catalog/{image}.tsv"
+        paths.benchmark("catalog", "{image}")
     group:
-        group_of_image
+        JOBS.image_group
     conda:
         "../envs/sregistry.yml"
     resources:
-        mem_mb=500,
-        runtime=10,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.light(),
     params:
-        python=PYTHON,
-        version=version("results/{image}/record.json"),
-        database=database,
-        builder=SETTINGS.builder,
-        codec=compression("codec"),
-        level=compression("level"),
-        block_size=compression("block_size"),
-        docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.RECORD),
+        database=PARAMS.database,
+        builder=PARAMS.builder,
+        codec=PARAMS.compression("codec"),
+        level=PARAMS.compression("level"),
+        block_size=PARAMS.compression("block_size"),
+        docker_cmd=PARAMS.docker_cmd,
     message:
         "catalog {wildcards.image}"
     shell:

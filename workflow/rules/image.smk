@@ -4,32 +4,29 @@
 
 rule image:
     input:
-        unpack(parts_of_image),
+        unpack(GRAPH.parts),
     output:
-        "results/{image}/image.json",
+        paths.IMAGE,
     log:
-        "logs/image/{image}.log",
+        paths.log("image", "{image}"),
     benchmark:
-        "benchmarks/image/{image}.tsv"
+        paths.benchmark("image", "{image}")
     group:
-        group_of_image
+        JOBS.image_group
     conda:
         "../envs/sregistry.yml"
-    threads: BUILD_THREADS
+    threads: JOBS.image_threads
     resources:
-        mem_mb=tree_memory,
-        runtime=image_time,
-        disk_mb=image_disk,
-        tmpdir=tmpdir,
+        **JOBS.light(mem_mb=JOBS.tree_memory, runtime=JOBS.image_time, disk_mb=JOBS.image_disk),
     params:
-        python=PYTHON,
-        version=version("results/{image}/image.json"),
-        parts=as_options,
-        format=of("format"),
-        target=of("path"),
-        replacing=replacing,
-        builder=SETTINGS.builder,
-        level=compression("level"),
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.IMAGE),
+        parts=PARAMS.as_options,
+        format=PARAMS.target_field("format"),
+        target=PARAMS.target_field("path"),
+        replacing=PARAMS.replacing,
+        builder=PARAMS.builder,
+        level=PARAMS.compression("level"),
     message:
         "image {params.target}, threads: {threads}"
     shell:

@@ -5,71 +5,62 @@
 
 rule layer:
     input:
-        manifests=ancient(manifests_of_layer),
+        manifests=ancient(GRAPH.manifests_of_layer),
     output:
-        "results/layer/{digest}.json",
+        paths.LAYER,
     log:
-        "logs/layer/{digest}.log",
+        paths.log("layer", "{digest}"),
     benchmark:
-        "benchmarks/layer/{digest}.tsv"
+        paths.benchmark("layer", "{digest}")
     # Before the other rules: cores then work while the network does.
     priority: 10
-    localrule: NETWORK_HERE
+    localrule: JOBS.network_here
     conda:
         "../envs/sregistry.yml"
-    threads: NETWORK_THREADS
+    threads: JOBS.network_threads
     resources:
-        **TRANSFER,
-        network=layer_connections,
-        mem_mb=500,
-        runtime=transfer_time,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.networked(network=JOBS.layer_network, runtime=JOBS.transfer_time),
     params:
-        python=PYTHON,
-        version=version("results/layer/{digest}.json"),
-        cache=CACHE,
-        cache_from=CACHE_FROM,
-        limit=LAYER_LIMIT,
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.LAYER),
+        store=PARAMS.store,
+        connections=PARAMS.unwatched(JOBS.layer_connections),
+        limit=PARAMS.layer_limit,
     message:
-        "layer {wildcards.digest:.19}, connections: {resources.network}"
+        "layer {wildcards.digest:.19}, connections: {params.connections}"
     shell:
-        "{params.python} -m sregistry.stages layer --manifest {input.manifests:q} --digest {wildcards.digest:q} --cache {params.cache:q} {params.cache_from}"
-        " --connections {resources.network} --limit {params.limit} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages layer --manifest {input.manifests:q} --digest {wildcards.digest:q} {params.store}"
+        " --connections {params.connections} --limit {params.limit} --output {output:q} 2> {log:q}"
 
 
 rule explode:
     input:
-        layer=blob_of_layer,
-        manifests=ancient(manifests_of_layer),
+        layer=blob,
+        manifests=ancient(GRAPH.manifests_of_layer),
     output:
-        "results/explode/{digest}.{variant}.json",
+        paths.EXPLODED,
     log:
-        "logs/explode/{digest}.{variant}.log",
+        paths.log("explode", "{digest}.{variant}"),
     benchmark:
-        "benchmarks/explode/{digest}.{variant}.tsv"
+        paths.benchmark("explode", "{digest}.{variant}")
     group:
-        group_of_layer
+        JOBS.layer_group
     conda:
         "../envs/sregistry.yml"
-    threads: explode_threads
+    threads: JOBS.explode_threads
     resources:
-        mem_mb=explode_memory,
-        runtime=explode_time,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.light(mem_mb=JOBS.explode_memory, runtime=JOBS.explode_time),
     params:
-        python=PYTHON,
-        version=version("results/explode/{digest}.{variant}.json"),
-        cache=CACHE,
-        cache_from=CACHE_FROM,
-        codec=compression("codec"),
-        level=compression("level"),
-        block_size=compression("block_size"),
-        limit=LAYER_LIMIT,
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.EXPLODED),
+        store=PARAMS.store,
+        codec=PARAMS.compression("codec"),
+        level=PARAMS.compression("level"),
+        block_size=PARAMS.compression("block_size"),
+        limit=PARAMS.layer_limit,
     message:
         "explode {wildcards.digest:.19}, threads: {threads}"
     shell:
-        "{params.python} -m sregistry.stages explode --layer {input.layer:q} --manifest {input.manifests:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stages explode --layer {input.layer:q} --manifest {input.manifests:q} {params.store} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} --limit {params.limit} --threads {threads}"
         " --output {output:q} 2> {log:q}"

@@ -3,63 +3,57 @@
 
 rule manifest:
     input:
-        refreshed,
+        GRAPH.stamp,
     output:
         # Kept while it is asked again: if that fails, the image stays what it is.
-        update("results/{image}/manifest.json"),
+        update(paths.MANIFEST),
     log:
-        "logs/manifest/{image}.log",
+        paths.log("manifest", "{image}"),
     benchmark:
-        "benchmarks/manifest/{image}.tsv"
-    localrule: NETWORK_HERE
+        paths.benchmark("manifest", "{image}")
+    localrule: JOBS.network_here
     conda:
         "../envs/sregistry.yml"
-    threads: NETWORK_THREADS
+    threads: JOBS.network_threads
     resources:
-        **TRANSFER,
-        network=1,
-        mem_mb=500,
-        runtime=20,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.networked(),
     params:
-        python=PYTHON,
-        version=version("results/{image}/manifest.json", refreshing),
-        uri=of("uri"),
-        client=of("client"),
-        platform=of("platform"),
-        locked=locked,
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.MANIFEST, GRAPH.asks_again),
+        uri=PARAMS.target_field("uri"),
+        client=PARAMS.target_field("client"),
+        platform=PARAMS.target_field("platform"),
+        locked=PARAMS.locked,
         # What is in the image's place is compared; a tag means the same, whatever is made of it.
-        format=of("format", watched=False),
-        target=of("path", watched=False),
-        replacing=replacing,
-        cache=CACHE,
-        cache_from=CACHE_FROM,
+        format=PARAMS.target_field("format", watched=False),
+        target=PARAMS.target_field("path", watched=False),
+        replacing=PARAMS.replacing,
+        store=PARAMS.store,
     message:
         "manifest {params.uri}"
     shell:
         "{params.python} -m sregistry.stages manifest --uri {params.uri:q} --client {params.client:q} --platform {params.platform:q} {params.locked}"
-        " --format {params.format:q} --target {params.target:q} {params.replacing} --cache {params.cache:q} {params.cache_from} --output {output:q} 2> {log:q}"
+        " --format {params.format:q} --target {params.target:q} {params.replacing} {params.store} --output {output:q} 2> {log:q}"
 
 
 # One for all images: the graph grows once, not once an image.
 checkpoint manifests:
     input:
-        targets=targets_of_all,
-        manifests=manifests_of_all,
+        targets=GRAPH.chosen_tags,
+        manifests=GRAPH.manifests,
     output:
-        GATHERED,
+        GRAPH.gathering,
     log:
-        f"logs/manifests/{BATCH}.log",
+        paths.log("manifests", BATCH),
     benchmark:
-        f"benchmarks/manifests/{BATCH}.tsv"
+        paths.benchmark("manifests", BATCH)
     localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
-        python=PYTHON,
-        version=version(GATHERED),
+        python=PARAMS.python,
+        version=PARAMS.version_of(GRAPH.gathering),
     message:
         "manifests {output}"
     shell:
-        "{params.python} -m sregistry.stages manifests {input.manifests:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages gather-layers {input.manifests:q} --output {output:q} 2> {log:q}"

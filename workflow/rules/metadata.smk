@@ -4,35 +4,31 @@
 
 rule metadata:
     input:
-        manifest=manifest_of_image,
+        manifest=GRAPH.manifest,
     output:
-        tar="results/{image}/metadata.tar",
-        receipt="results/{image}/metadata.json",
+        tar=paths.METADATA_TAR,
+        receipt=paths.METADATA,
     log:
-        "logs/metadata/{image}.log",
+        paths.log("metadata", "{image}"),
     benchmark:
-        "benchmarks/metadata/{image}.tsv"
+        paths.benchmark("metadata", "{image}")
     group:
-        group_of_image
+        JOBS.image_group
     conda:
         "../envs/sregistry.yml"
     resources:
-        mem_mb=500,
-        runtime=10,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.light(),
     params:
-        python=PYTHON,
-        version=version("results/{image}/metadata.json"),
-        cache=CACHE,
-        cache_from=CACHE_FROM,
-        codec=compression("codec"),
-        level=compression("level"),
-        block_size=compression("block_size"),
-        docker_cmd="--docker-cmd" if SETTINGS.docker_cmd else "",
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.METADATA),
+        store=PARAMS.store,
+        codec=PARAMS.compression("codec"),
+        level=PARAMS.compression("level"),
+        block_size=PARAMS.compression("block_size"),
+        docker_cmd=PARAMS.docker_cmd,
     message:
         "metadata {wildcards.image}"
     shell:
-        "{params.python} -m sregistry.stages metadata --manifest {input.manifest:q} --cache {params.cache:q} {params.cache_from} --codec {params.codec:q}"
+        "{params.python} -m sregistry.stages metadata --manifest {input.manifest:q} {params.store} --codec {params.codec:q}"
         " --level {params.level:q} --block-size {params.block_size} {params.docker_cmd}"
         " --tar {output.tar:q} --output {output.receipt:q} 2> {log:q}"

@@ -3,27 +3,24 @@
 
 rule sandbox:
     input:
-        manifest=manifest_of_image,
-        metadata="results/{image}/metadata.json",
-        layers=ancient(exploded_layers),
+        manifest=GRAPH.manifest,
+        metadata=paths.METADATA,
+        layers=ancient(GRAPH.exploded_layers),
     output:
-        "results/{image}/sandbox.index",
+        paths.SANDBOX,
     log:
-        "logs/sandbox/{image}.log",
+        paths.log("sandbox", "{image}"),
     benchmark:
-        "benchmarks/sandbox/{image}.tsv"
+        paths.benchmark("sandbox", "{image}")
     group:
-        group_of_image
+        JOBS.image_group
     conda:
         "../envs/sregistry.yml"
     resources:
-        mem_mb=tree_memory,
-        runtime=20,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.light(mem_mb=JOBS.tree_memory, runtime=20),
     params:
-        python=PYTHON,
-        version=version("results/{image}/sandbox.index"),
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.SANDBOX),
     message:
         "sandbox {wildcards.image}"
     shell:

@@ -4,79 +4,74 @@
 
 rule tags:
     input:
-        refreshed,
+        GRAPH.stamp,
     output:
         # Kept while it is asked again: if that fails, the images stay what they are.
-        update("results/tags/{pattern}.json"),
+        update(paths.TAGS),
     log:
-        "logs/tags/{pattern}.log",
+        paths.log("tags", "{pattern}"),
     benchmark:
-        "benchmarks/tags/{pattern}.tsv"
-    localrule: NETWORK_HERE
+        paths.benchmark("tags", "{pattern}")
+    localrule: JOBS.network_here
     conda:
         "../envs/sregistry.yml"
-    threads: NETWORK_THREADS
+    threads: JOBS.network_threads
     resources:
-        **TRANSFER,
-        network=1,
-        mem_mb=500,
-        runtime=20,
-        disk_mb=100,
-        tmpdir=tmpdir,
+        **JOBS.networked(),
     params:
-        python=PYTHON,
-        version=version("results/tags/{pattern}.json", refreshing),
-        uri=of_pattern("repository"),
-        client=of_pattern("client"),
-        tags=of_pattern("tags"),
-        newest=newest,
-        cache=CACHE,
+        python=PARAMS.python,
+        version=PARAMS.version_of(paths.TAGS, GRAPH.asks_again),
+        uri=PARAMS.pattern_field("repository"),
+        client=PARAMS.pattern_field("client"),
+        tags=PARAMS.pattern_field("tags"),
+        newest=PARAMS.newest,
+        store=PARAMS.store,
     message:
         "tags {params.uri}:{params.tags}"
     shell:
         "{params.python} -m sregistry.stages tags --uri {params.uri:q} --client {params.client:q} --tags {params.tags:q} {params.newest}"
-        " --cache {params.cache:q} --output {output:q} 2> {log:q}"
+        " {params.store} --output {output:q} 2> {log:q}"
 
 
 # One for all patterns. The graph grows with it once, and once more with the manifests.
 checkpoint targets:
     input:
-        lists_of_tags,
+        GRAPH.tag_lists,
     output:
-        CHOSEN,
+        GRAPH.choice,
     log:
-        f"logs/targets/{BATCH}.log",
+        paths.log("targets", BATCH),
     benchmark:
-        f"benchmarks/targets/{BATCH}.tsv"
+        paths.benchmark("targets", BATCH)
     localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
-        python=PYTHON,
-        version=VERSION,
+        python=PARAMS.python,
+        version=PARAMS.version,
     message:
         "targets {output}"
     shell:
-        "{params.python} -m sregistry.stages targets {input:q} --output {output:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages gather-tags {input:q} --output {output:q} 2> {log:q}"
 
 
 # A pattern that has no tags fails by itself, when all images know of each other.
 rule pattern:
     input:
-        "results/tags/{pattern}.json",
+        paths.TAGS,
     output:
-        "results/tags/{pattern}.failed",
+        paths.NO_TAGS,
     log:
-        "logs/pattern/{pattern}.log",
+        paths.log("pattern", "{pattern}"),
     benchmark:
-        "benchmarks/pattern/{pattern}.tsv"
+        paths.benchmark("pattern", "{pattern}")
     localrule: True
     conda:
         "../envs/sregistry.yml"
     params:
-        python=PYTHON,
-        version=VERSION,
+        python=PARAMS.python,
+        version=PARAMS.version,
     message:
         "pattern {wildcards.pattern}"
     shell:
-        "{params.python} -m sregistry.stages pattern --list {input:q} 2> {log:q}"
+        "{params.python} -m sregistry.stages report-tags --list {input:q} 2> {log:q}"

@@ -33,7 +33,7 @@ from tinydb.middlewares import CachingMiddleware
 from tinydb.storages import Storage
 from tinydb.table import Document
 
-from sregistry.errors import CatalogError, from_oserror
+from sregistry.errors import CatalogError, from_oserror, os_errors_as
 from sregistry.store.beneath import Root
 from sregistry.store.store import write_atomic
 from sregistry.system import limits
@@ -47,6 +47,7 @@ _LARGEST = 1 << 30
 _MANIFESTS = re.compile(r"([0-9a-f]{64})\.json")
 _LEFT = re.compile(rf"\.{re.escape(FILE)}\.([0-9]+|[0-9a-f]{{16}}|[0-9a-z_]{{8}})")
 _TABLE = "images"
+_WRITING = "can't write the catalog"
 
 #: Id → document.
 Documents = dict[int, Mapping[str, Any]]
@@ -112,7 +113,7 @@ class Database:
             return rest
         text = json.dumps(document["metrics"], sort_keys=True, separators=(",", ":")).encode()
         name = hashlib.sha256(text).hexdigest()
-        with _writing():
+        with os_errors_as(CatalogError, _WRITING):
             if not self._files.is_file(_manifests(name)):
                 self._files.make("manifests", stat.S_IMODE(self._files.path.stat().st_mode))
                 self._files.write(_manifests(name), text, 0o644)
@@ -120,7 +121,7 @@ class Database:
 
     def _forget(self, named: set[str]) -> None:
         """Remove what neither this state nor the one before names, which is the backup; what a process left that died, too."""
-        with _writing():
+        with os_errors_as(CatalogError, _WRITING):
             for name, found in self._files.entries("manifests"):
                 ours = _MANIFESTS.fullmatch(name)
                 if ours and ours[1] not in named and stat.S_ISREG(found.st_mode):
@@ -129,7 +130,7 @@ class Database:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            with _writing():
+            with os_errors_as(CatalogError, _WRITING):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 lock = Path(f"{self.path}.lock")
                 stack.enter_context(lease(lock))
@@ -169,7 +170,7 @@ class _File(Storage):
         return data or None
 
     def write(self, data: _Tables) -> None:
-        with _writing():
+        with os_errors_as(CatalogError, _WRITING):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._back_up()
             write_atomic(self._path, _text(data))
@@ -212,14 +213,6 @@ def _manifests(name: str) -> str:
 
 def _names(documents: Documents) -> Iterable[str]:
     return (document["manifests"] for document in documents.values() if document.get("manifests"))
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_oserror(error, CatalogError, "can't write the catalog") from error
 
 
 def _backup(path: Path) -> Path:

@@ -20,11 +20,12 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record
 from sregistry.config.filename import neighbour
 from sregistry.config.registries import rows
-from sregistry.errors import ImageError, from_oserror
-from sregistry.oci.reference import DEFAULT_TAG
+from sregistry.errors import CatalogError, ImageError, UsageError, from_oserror
+from sregistry.oci.reference import DEFAULT_TAG, split_scheme
 
 _SCHEME = "docker://"
 _HUB = "docker"
@@ -48,6 +49,34 @@ def nextflow(url: str) -> str:
 
 #: Engine → its rule.
 RULES: Mapping[str, Callable[[str], str]] = {"snakemake": snakemake, "nextflow": nextflow}
+
+
+def check(engine: str) -> None:
+    """Raise UsageError: an unknown engine."""
+    if engine not in RULES:
+        raise UsageError(f"engine {engine!r} is unknown", hint=f"one of {', '.join(RULES)}")
+
+
+def link(catalog: Catalog, record: Record, uri: str, engine: str, folder: Path, *, force: bool) -> list[Path]:
+    """Place links to an image on record, and return them.
+
+    Args:
+        uri: how it is called; with a scheme, the workflow may call it so, too.
+
+    Raises:
+        CatalogError: it is only in the registry. UsageError: nothing says what a workflow calls it. ImageError: as `place`.
+    """
+    if record.image is None:
+        raise CatalogError(f"{record.uri} is in the registry only", hint=f"`sregistry pull {uri}`")
+    names = [*([uri.strip()] if split_scheme(uri)[0] else []), *urls(record)]
+    if not names:
+        raise UsageError(f"{uri}: nothing says what a workflow calls this image", hint="write it as the workflow does: docker://…")
+    others = {
+        other.image: f"{other.registry}/{other.uri}"
+        for other in catalog.records()
+        if other.image and (other.registry, other.repository) != (record.registry, record.repository)
+    }
+    return list(place(engine, folder, Path(record.image).absolute(), names, others, force=force))
 
 
 def urls(record: Record) -> list[str]:

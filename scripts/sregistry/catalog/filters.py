@@ -1,31 +1,25 @@
-"""Filters of records: `cuda>=12.4 and not (size > 10G or name ~ test)`.
+"""Filters of records: `cuda>=12.4 and size<10G`.
 
 ```
-any        = all { "or" all }
-all        = one { "and" one }
-one        = "not" one | "(" any ")" | comparison
-comparison = FIELD OP VALUE
+filter     = comparisons with "and" and "or" between them; `and` binds closer
+comparison = ["not"] FIELD OP VALUE
 OP         = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"
 FIELD      = a name of FIELDS | "version." NAME | "label." KEY
 VALUE      = characters other than blanks, quotes, parentheses and < > = ! ~
            | '"' … '"' | "'" … "'"      in quotes, a backslash takes the next character as it is
 ```
 
-`and` binds closer than `or`, `not` closer than both; these words count in any case. `~` holds when the
-value occurs in the field, in any case. What is compared depends on the field:
+`and`, `or` and `not` count in any case. Of several filters all must hold, so parentheses are not needed: `(a or b) and c` is `a or b`
+and `c`. `~` holds when the value occurs in the field, in any case. What is compared depends on the field:
 
 * text: `=` and `!=` compare all of it; < and > the versions that it begins with, so `tag>=17.10` is one.
 * versions and dates: by their numbers, and as far as VALUE goes. `cuda=12.4` holds for 12.4.1, as
   `created=2026-01` does for a day of that month; `cuda>12.4` begins with 12.5. What follows the numbers
-  (`a0`, `+cuda12.2`) is not looked at.
+  (`a0`, `+cuda12.2`) is not looked at: by the order of PEP 440, 2.3.0a0 would not satisfy `pytorch>=2.3`.
 * sizes: bytes, or with K, M, G and T for powers of 1000, KiB, MiB, GiB and TiB for powers of 1024.
 * lists (capabilities): one of its words must satisfy `=`, `~`; none may equal VALUE for `!=`.
 
 A record without the field never satisfies a comparison, `!=` included; `not cuda=12.4` holds for it.
-
-The parser is written out, a function a line of the grammar: a parser library would be a dependency for
-forty lines, and its messages would have to be made ours. Versions are not read by `packaging`: NVIDIA's
-(2.29.stable.20260109) are none of PEP 440, by which also 2.3.0a0 would not satisfy `pytorch>=2.3`.
 """
 
 from __future__ import annotations
@@ -33,14 +27,15 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from sregistry.catalog.image_facts import VERSIONS, numbers
+from sregistry.catalog.image_facts import VERSIONS
 from sregistry.errors import UsageError
-from sregistry.system import limits, units
+from sregistry.oci.versions import numbers
+from sregistry.system import units
 
 if TYPE_CHECKING:
     from sregistry.catalog.record import Record
@@ -95,9 +90,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 _ORDER = ("<", "<=", ">", ">=")
-_WORDS = ("and", "or", "not")
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<mark>[()])|(?P<op><=|>=|!=|[<>=~])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()"'<>=!~]+))""",
+    r"""\s*(?:(?P<op><=|>=|!=|[<>=~])|(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()"'<>=!~]+))""",
     re.DOTALL,
 )
 _DATE = re.compile(
@@ -107,13 +101,17 @@ _DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One comparison; called with a record, it tells whether that satisfies it."""
+    """One comparison; called with a record, it tells whether that satisfies it, or with `negated` whether it does not."""
 
     field: str
     op: str
     value: str
+    negated: bool = False
 
     def __call__(self, record: Record) -> bool:
+        return self._satisfied(record) is not self.negated
+
+    def _satisfied(self, record: Record) -> bool:
         field = _field(self.field)
         assert field is not None, "parsed"
         found = _lookup(record, field.path)
@@ -125,171 +123,91 @@ class Comparison:
             return not holds if self.op == "!=" else holds
         return _holds(str(found), self.op, self.value, field.kind)
 
-    def __str__(self) -> str:
-        """The comparison as `parse` reads it."""
-        return f"{_quote(self.field)} {self.op} {_quote(self.value)}"
-
 
 @dataclass(frozen=True, slots=True)
-class Not:
-    """What does not satisfy *part*."""
+class Filter:
+    """What satisfies all comparisons of one of the `alternatives`."""
 
-    part: Filter
-
-    def __call__(self, record: Record) -> bool:
-        return not self.part(record)
-
-    def __str__(self) -> str:
-        return f"not {_inner(self.part)}"
-
-
-@dataclass(frozen=True, slots=True)
-class All:
-    """What satisfies all *parts*."""
-
-    parts: tuple[Filter, ...]
+    alternatives: tuple[tuple[Comparison, ...], ...]
 
     def __call__(self, record: Record) -> bool:
-        return all(part(record) for part in self.parts)
-
-    def __str__(self) -> str:
-        return " and ".join(map(_inner, self.parts))
-
-
-@dataclass(frozen=True, slots=True)
-class Either:
-    """What satisfies one of *parts*."""
-
-    parts: tuple[Filter, ...]
-
-    def __call__(self, record: Record) -> bool:
-        return any(part(record) for part in self.parts)
-
-    def __str__(self) -> str:
-        return " or ".join(map(_inner, self.parts))
-
-
-Filter = Comparison | Not | All | Either
+        return any(all(comparison(record) for comparison in part) for part in self.alternatives)
 
 
 def parse(text: str) -> Filter:
     """Read a filter, which tells of a record whether it is satisfied. Raises UsageError that names the place."""
-    return _Parser(text).whole()
+    tokens = _Tokens(text)
+    alternatives: list[list[Comparison]] = [[]]
+    while True:
+        alternatives[-1].append(_comparison(tokens))
+        following = tokens.take("expected `and`, `or` or the end", "and", "or", "end").kind
+        if following == "end":
+            return Filter(tuple(map(tuple, alternatives)))
+        if following == "or":
+            alternatives.append([])
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+def _comparison(tokens: _Tokens) -> Comparison:
+    negated = False
+    while (name := tokens.take("expected a field", "word", "not")).kind == "not":
+        negated = not negated
+    field = _field(name.text)
+    if field is None:
+        close = difflib.get_close_matches(name.text, FIELDS, n=1)
+        known = f"one of {', '.join(FIELDS)}, version.NAME, label.KEY"
+        tokens.fail("unknown field", name, hint=f"did you mean {close[0]}?" if close else known)
+    op = tokens.take("expected one of = != < <= > >= ~", "op")
+    value = tokens.take("expected a value", "word", hint="quote one with blanks or signs")
+    if op.text in _ORDER and field.kind is Kind.LIST:
+        tokens.fail("words have no order: expected = != or ~", op)
+    kind = Kind.VERSION if op.text in _ORDER and field.kind is Kind.TEXT else field.kind
+    if op.text != "~" and _READERS[kind](value.text) is None:
+        tokens.fail(f"expected {kind.value}", value)
+    return Comparison(name.text, op.text, value.text, negated)
+
+
+class _Token(NamedTuple):
     kind: str
     text: str
     place: int
 
 
-class _Parser:
-    """The tokens of a text, read once from left to right; a method a rule of the grammar."""
+class _Tokens:
+    """The words and signs of a filter, from left to right; the last is the end."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = self._split(text)
-        self._at = self._depth = 0
+        self._left = list(self._split())
 
-    def whole(self) -> Filter:
-        found = self._any()
-        if self._next.kind != "end":
-            self._fail("expected `and`, `or` or the end", self._next)
-        return found
+    def take(self, what: str, *kinds: str, hint: str | None = None) -> _Token:
+        """Return the next one, which is of one of *kinds*. Raises UsageError that says *what* was expected."""
+        token = self._left.pop(0)
+        if token.kind not in kinds:
+            self.fail(what, token, hint)
+        return token
 
-    def _any(self) -> Filter:
-        parts = [self._all()]
-        while self._word("or"):
-            parts.append(self._all())
-        return parts[0] if len(parts) == 1 else Either(tuple(parts))
-
-    def _all(self) -> Filter:
-        parts = [self._one()]
-        while self._word("and"):
-            parts.append(self._one())
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
-
-    def _one(self) -> Filter:
-        self._depth += 1
-        if self._depth > limits.FILTER_DEPTH:
-            self._fail(f"more parentheses and `not` inside each other than the limit FILTER_DEPTH of {limits.FILTER_DEPTH}", self._next)
-        found: Filter
-        if self._word("not"):
-            found = Not(self._one())
-        elif (self._next.kind, self._next.text) == ("mark", "("):
-            self._take()
-            found = self._any()
-            if (self._next.kind, self._next.text) != ("mark", ")"):
-                self._fail("expected `)`", self._next)
-            self._take()
-        else:
-            found = self._comparison()
-        self._depth -= 1
-        return found
-
-    def _comparison(self) -> Comparison:
-        name = self._next
-        if name.kind not in ("word", "quoted") or self._reserved(name):
-            self._fail("expected a field", name)
-        self._take()
-        field = _field(name.text)
-        if field is None:
-            close = difflib.get_close_matches(name.text, FIELDS, n=1)
-            known = f"one of {', '.join(FIELDS)}, version.NAME, label.KEY"
-            self._fail("unknown field", name, hint=f"did you mean {close[0]}?" if close else known)
-        op = self._next
-        if op.kind != "op":
-            self._fail("expected one of = != < <= > >= ~", op)
-        self._take()
-        value = self._next
-        if value.kind not in ("word", "quoted") or self._reserved(value):
-            self._fail("expected a value", value, hint="quote one with blanks or signs")
-        self._take()
-        if op.text in _ORDER and field.kind is Kind.LIST:
-            self._fail("words have no order: expected = != or ~", op)
-        kind = Kind.VERSION if op.text in _ORDER and field.kind is Kind.TEXT else field.kind
-        if op.text != "~" and _READERS[kind](value.text) is None:
-            self._fail(f"expected {kind.value}", value)
-        return Comparison(name.text, op.text, value.text)
-
-    @property
-    def _next(self) -> _Token:
-        return self._tokens[self._at]
-
-    def _take(self) -> None:
-        self._at += 1
-
-    def _word(self, word: str) -> bool:
-        """Take *word* if it is next, and tell whether it was."""
-        if self._next.kind != "word" or self._next.text.lower() != word:
-            return False
-        self._take()
-        return True
-
-    @staticmethod
-    def _reserved(token: _Token) -> bool:
-        return token.kind == "word" and token.text.lower() in _WORDS
-
-    def _split(self, text: str) -> list[_Token]:
-        tokens, at = [], 0
-        end = len(text.rstrip())
-        while at < end:
-            match = _TOKEN.match(text, at)
-            if match is None:
-                place = at + len(text[at:]) - len(text[at:].lstrip())
-                self._fail("a quote that does not end" if text[place] in "\"'" else "unexpected sign", _Token("", text[place:], place))
-            kind = str(match.lastgroup)
-            found = match[kind]
-            if kind == "quoted":
-                found = re.sub(r"\\(.)", r"\1", found[1:-1], flags=re.DOTALL)
-            tokens.append(_Token(kind, found, match.start(kind)))
-            at = match.end()
-        return [*tokens, _Token("end", "", end)]
-
-    def _fail(self, what: str, token: _Token, hint: str | None = None) -> NoReturn:
+    def fail(self, what: str, token: _Token, hint: str | None = None) -> NoReturn:
+        """Raise the UsageError that names the place of *token*."""
         got = f"got {token.text[:40]!r} at character {token.place + 1}" if token.kind != "end" else "got the end"
         raise UsageError(f"--where {self._text[:200]!r}: {what}, {got}", hint=hint)
+
+    def _split(self) -> Iterator[_Token]:
+        at, end = 0, len(self._text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self._text, at)
+            if match is None:
+                at = end - len(self._text[at:end].lstrip())
+                token = _Token("", self._text[at:], at)
+                if token.text[0] in "()":
+                    self.fail("parentheses are not read", token, hint="give --where once for each part that must hold")
+                self.fail("a quote that does not end" if token.text[0] in "\"'" else "unexpected sign", token)
+            kind = str(match.lastgroup)
+            found, place, at = match[kind], match.start(kind), match.end()
+            if kind == "quoted":
+                yield _Token("word", re.sub(r"\\(.)", r"\1", found[1:-1], flags=re.DOTALL), place)
+            else:
+                yield _Token(found.lower() if found.lower() in ("and", "or", "not") else kind, found, place)
+        yield _Token("end", "", end)
 
 
 def _field(name: str) -> Field | None:
@@ -320,10 +238,6 @@ def _holds(found: str, op: str, value: str, kind: Kind) -> bool:
     return _OPERATORS[op](left, right)
 
 
-def _version(text: str) -> tuple[int, ...] | None:
-    return numbers(text) or None
-
-
 def _date(text: str) -> tuple[int, ...] | None:
     match = _DATE.fullmatch(text)
     return tuple(int(part) for part in match.groups() if part) if match else None
@@ -336,14 +250,10 @@ def _size(text: str) -> int | None:
         return None
 
 
-_READERS: dict[Kind, Callable[[str], Any]] = {Kind.TEXT: str, Kind.LIST: str, Kind.VERSION: _version, Kind.DATE: _date, Kind.SIZE: _size}
-
-
-def _inner(part: Filter) -> str:
-    return str(part) if isinstance(part, (Comparison, Not)) else f"({part})"
-
-
-def _quote(text: str) -> str:
-    if re.fullmatch(r"""[^\s()"'<>=!~]+""", text) and text.lower() not in _WORDS:
-        return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+_READERS: dict[Kind, Callable[[str], Any]] = {
+    Kind.TEXT: str,
+    Kind.LIST: str,
+    Kind.VERSION: lambda text: numbers(text) or None,
+    Kind.DATE: _date,
+    Kind.SIZE: _size,
+}

@@ -21,6 +21,7 @@ from typing import Any
 
 from sregistry.oci.json_fields import any_case
 from sregistry.oci.platforms import Platform
+from sregistry.oci.versions import numbers
 from sregistry.system import limits
 
 #: Version → the variables that hold it, as NVIDIA's images and those of the frameworks have them.
@@ -139,13 +140,6 @@ def _platform(config: Mapping[str, Any]) -> Platform | None:
     except ValueError:
         return None
     return found
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with: (8, 9, 7) of `v8.9.7+cuda12.2`; none if it begins otherwise."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", text, re.ASCII)
-    # The interpreter refuses to read longer numbers, and no version has them.
-    return tuple(int(part) for part in match[1].split(".") if len(part) < 20) if match else ()
 
 
 def requirement(text: str) -> list[Alternative] | None:

@@ -14,11 +14,10 @@ dies in between, no record leads to another image's bytes, and no file is lost.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import TIME, Record
 from sregistry.config import filename
 from sregistry.config.filename import FORMATS, Template
-from sregistry.errors import CatalogError, ImageError, from_oserror
+from sregistry.errors import CatalogError, ImageError, os_errors_as
 from sregistry.image import assemble, provenance
 from sregistry.oci.documents import Platform
 from sregistry.oci.reference import Reference
@@ -69,25 +68,18 @@ def add(
     target = storage / filename.checked(made, storage, str(reference))
     if os.path.lexists(target) and not force and not _same(file, target):
         raise ImageError(f"{target} is there already", hint="remove it, or say --force")
-    with _failing("can't read"):
+    with os_errors_as(ImageError, "can't read"):
         version = "" if form == "sandbox" else provenance.digest(file)
         size = 0 if form == "sandbox" else file.stat().st_size
     if not _same(file, target):
         _place(file, target, copy=copy, force=force)
-    record = Record(
+    record = Record.of_file(
+        target,
         client=client,
-        collection=reference.collection,
-        name=reference.name,
-        tag=reference.tag,
-        uri=reference.uri,
-        url="",
-        registry="",
-        digest=str(reference.digest or ""),
+        reference=replace(reference, registry=""),
         version=version,
-        image=str(target),
         size=size,
-        compressed_size=0,
-        created_at=now.strftime(TIME),
+        created=now,
         format=form,
         platform=str(platform or ""),
     )
@@ -169,7 +161,7 @@ def _removal(record: Record, *, keep: bool) -> Removal:
     if not path.is_symlink() and not provenance.looks_like_one(path):
         what = "a directory and no image" if path.is_dir() else "no image"
         raise ImageError(f"{path}, which is on record as {record.uri}, is {what}", hint="nothing is removed: move it away first")
-    with _failing("can't read"):
+    with os_errors_as(ImageError, "can't read"):
         return Removal(record=record, file=path, size=_size(path))
 
 
@@ -184,7 +176,7 @@ def remove(catalog: Catalog, record: Record) -> None:
     # Once more: a record may have come to the file meanwhile.
     (gone,) = removals(catalog, [record])
     if gone.file is not None:
-        with _failing(f"{record.uri} is off the record, but its file stays: can't remove"):
+        with os_errors_as(ImageError, f"{record.uri} is off the record, but its file stays: can't remove"):
             assemble.remove(gone.file)
 
 
@@ -193,7 +185,7 @@ def wrong(record: Record, *, deep: bool = False) -> str | None:
     if record.image is None:
         return None
     path = Path(record.image)
-    with _failing("can't read"):
+    with os_errors_as(ImageError, "can't read"):
         if not path.exists():
             return "is gone"
         if path.is_dir() != (record.format == "sandbox"):
@@ -256,7 +248,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _place(source: Path, target: Path, *, copy: bool, force: bool) -> None:
     """Bring a file or a directory to *target*, whole or not at all. Raises ImageError."""
-    with _failing("can't write"):
+    with os_errors_as(ImageError, "can't write"):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = source.is_dir() and not source.is_symlink()
         if folder and copy:
@@ -290,11 +282,3 @@ def _place(source: Path, target: Path, *, copy: bool, force: bool) -> None:
             beside.unlink(missing_ok=True)
         if not copy:
             source.unlink()
-
-
-@contextlib.contextmanager
-def _failing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_oserror(error, ImageError, what) from error

@@ -29,10 +29,11 @@ from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.occupant import canonical
 from sregistry.catalog.record import Record
 from sregistry.config.filename import FORMATS
-from sregistry.config.settings import Settings, clients, platform
+from sregistry.config.options import platform
+from sregistry.config.settings import Settings, clients
 from sregistry.config.targets import locate
 from sregistry.errors import CatalogError, ConfigError, InvalidReference, UsageError
-from sregistry.oci.documents import Platform
+from sregistry.oci.platforms import Platform, may_be_one
 from sregistry.oci.reference import Reference, split_scheme
 from sregistry.system import logs
 
@@ -126,7 +127,7 @@ class Lookup:
 
     def _asked(self, record: Record) -> bool:
         """Whether a record is of the platform and the format that are asked for."""
-        return (self.format in (None, record.format)) and (self.platform is None or _is_for(record, self.platform))
+        return (self.format in (None, record.format)) and (self.platform is None or may_be_one(record.platform, str(self.platform)))
 
     def _preferences(self, reference: Reference | None) -> Sequence[Callable[[Record], bool]]:
         """Return what tells the image that `pull` would make from others of its name, what weighs most first.
@@ -136,7 +137,7 @@ class Lookup:
         wanted, form = self.platform or self.settings.platform, self.format or self.settings.format
         return (
             lambda record: record.image is not None,
-            lambda record: _is_for(record, wanted) and record.format in ("", form),
+            lambda record: may_be_one(record.platform, str(wanted)) and record.format in ("", form),
             lambda record: reference is None or record.image == str(self._place(record, reference)),
         )
 
@@ -152,6 +153,17 @@ class Lookup:
         if asked and others:
             return CatalogError(f"{text}: no such image for {asked} in {self.catalog.path}; {_listed(others, 'there is')}")
         return CatalogError(f"{text}: no such image in {self.catalog.path}", hint=_HINT)
+
+
+def named(text: str, record: Record, client: str, environ: Mapping[str, str]) -> Reference:
+    """Read a name that an image is to get, as *client* means it. Raises UsageError: it says another registry than the image's."""
+    owner, reference = locate(text, client, environ)
+    scheme, rest = split_scheme(text)
+    says = scheme is not None or _has_host(rest)
+    if says and record.registry and canonical(record.registry) != canonical(owner.base):
+        hint = "leave the registry out of the new name"
+        raise UsageError(f"{text!r} is a name at {owner.base}, and {record.uri} is an image of {record.registry}", hint=hint)
+    return reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +191,6 @@ def _is_of(record: Record, registry: str, client: str, explicit: bool) -> bool:
     if not record.registry:
         return record.client == client
     return record.is_renamed and not explicit
-
-
-def _is_for(record: Record, wanted: Platform) -> bool:
-    """Whether a record is for a platform: what it does not say fits, and a variant counts where both have one."""
-    if not record.platform:
-        return True
-    with contextlib.suppress(ConfigError):
-        found = Platform.parse(record.platform)
-        same = (found.os, found.architecture) == (wanted.os, wanted.architecture)
-        return same and (None in (found.variant, wanted.variant) or found.variant == wanted.variant)
-    return record.platform == str(wanted)
 
 
 def _has_host(text: str) -> bool:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 from sregistry.config.registries import rows
 from sregistry.errors import ImageError, SregistryError
 from sregistry.image import provenance
-from sregistry.oci.documents import Platform
+from sregistry.oci.platforms import Platform, may_be_one
 from sregistry.results import receipts
+from sregistry.results.paths import IMAGE, Results
 from sregistry.system import limits
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Identity:
         """Tell whether what is wanted, *self*, is the image *other* or what its tag means now."""
         if (self.registry, self.repository, self.format) != (other.registry, other.repository, other.format):
             return False
-        if not _fits(self.platform, other.platform):
+        if not may_be_one(self.platform, other.platform):
             return False
         if self.tag and other.tag:
             return self.tag == other.tag
@@ -138,13 +139,13 @@ def refusal(
     return ImageError(f"{path} holds {held[0]}, not {wanted}", hint=_WAYS)
 
 
-def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str, str], results: Path) -> dict[str, ImageError]:
+def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str, str], results: Results) -> dict[str, ImageError]:
     """Return target's key → why it must not be made, for those that must not; the stages see to what is known only later.
 
     Args:
         settings: tell where the catalog is.
         environ: as for `refusal`.
-        results: a file that a receipt in this folder vouches for is the image.
+        results: a file that a receipt there vouches for is the image.
 
     Raises:
         CatalogError: the catalog can't be read.
@@ -152,7 +153,7 @@ def refusals(targets: Iterable[Target], settings: Settings, environ: Mapping[str
     records = functools.cache(_records(settings.database, settings.disable))
     found = {}
     for target in targets:
-        if os.path.lexists(target.path) and not receipts.vouches(results / target.key / "image.json", target.path):
+        if os.path.lexists(target.path) and not receipts.vouches(results.at(IMAGE, image=target.key), target.path):
             error = refusal(target.path, Identity.of_target(target), records, environ, force=settings.force)
             if error is not None:
                 found[target.key] = error
@@ -212,18 +213,6 @@ def _said(said: provenance.Said, environ: Mapping[str, str]) -> Identity | None:
         tag = None if reference.digest else reference.tag
         return Identity.of(reference.registry, reference.repository, tag, [reference.digest], platform, said.format)
     return None
-
-
-def _fits(one: str, other: str) -> bool:
-    """Tell whether two platforms may be one: what either does not say does not count."""
-    try:
-        first, second = (Platform.parse(text) if text else None for text in (one, other))
-    except SregistryError:
-        return one == other
-    if first is None or second is None:
-        return True
-    variants = {first.variant, second.variant} - {None}
-    return (first.os, first.architecture) == (second.os, second.architecture) and len(variants) < 2
 
 
 def _place(path: Path) -> str:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from sregistry.oci.json_fields import load_json
 from sregistry.oci.reference import Reference
 
 if TYPE_CHECKING:
+    from sregistry.results.receipts import Image
     from sregistry.results.resolved import Resolved
 
 #: How a record writes a time, which is UTC.
@@ -67,6 +69,40 @@ class Record:
         if not isinstance(document.get("uri"), str):
             raise CatalogError("the catalog holds a record without uri")
         return cls(**{name: document.get(name, empty) for name, empty in _EMPTY.items()})
+
+    @classmethod
+    def of_file(
+        cls,
+        file: Path,
+        *,
+        client: str,
+        reference: Reference,
+        version: str,
+        size: int,
+        created: datetime,
+        format: str,
+        platform: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Return the record of an image file that no pull made."""
+        return cls(
+            client=client,
+            collection=reference.collection,
+            name=reference.name,
+            tag=reference.tag,
+            uri=reference.uri,
+            url="",
+            registry=reference.registry,
+            digest=str(reference.digest or ""),
+            version=version,
+            image=str(file),
+            size=size,
+            compressed_size=0,
+            created_at=created.astimezone(UTC).strftime(TIME),
+            format=format,
+            platform=platform,
+            facts=dict(facts or {}),
+        )
 
     def json(self) -> dict[str, Any]:
         """Return the record as JSON has it."""
@@ -126,7 +162,7 @@ _EMPTY = {field.name: _NOTHING.get(str(field.type)) for field in fields(Record)}
 
 def record(
     resolved: Resolved,
-    image: Mapping[str, Any] | None,
+    image: Image | None,
     *,
     now: datetime,
     facts: Mapping[str, Any] | None = None,
@@ -141,7 +177,6 @@ def record(
         facts: what the image's config says.
         made: what a rebuild needs.
     """
-    image = image or {"version": "", "path": None, "size": 0, "format": ""}
     sizes = [layer.blob.size for layer in resolved.layers]
     return Record(
         client=resolved.client,
@@ -152,12 +187,12 @@ def record(
         url=resolved.url,
         registry=resolved.registry,
         digest=str(resolved.digest),
-        version=image["version"],
-        image=image["path"],
-        size=image["size"],
+        version=image.version if image else "",
+        image=image.path if image else None,
+        size=image.size if image else 0,
         compressed_size=0 if None in sizes else sum(size or 0 for size in sizes),
         created_at=now.astimezone(UTC).strftime(TIME),
-        format=image["format"],
+        format=image.format if image else "",
         platform=str(resolved.platform),
         metrics=_metrics(resolved),
         facts=dict(facts or {}),

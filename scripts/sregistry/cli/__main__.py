@@ -1,7 +1,7 @@
 """The command `sregistry`: images of registries, made, listed, moved and looked into.
 
 ```
-sregistry [--debug | --quiet] VERB …        a module of sregistry.cli.commands each
+sregistry [--debug | --quiet] VERB …        the table of sregistry.cli.verbs
 ```
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 bad usage.
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from sregistry._version import __version__
-from sregistry.cli import commands
+from sregistry.cli.verbs import VerbParser, add_verbs
 from sregistry.errors import SregistryError, from_oserror, report
 from sregistry.system import logs
 
@@ -62,8 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     levels = parser.add_mutually_exclusive_group()
     levels.add_argument("--debug", action="store_true", help="say what is done, step by step")
     levels.add_argument("--quiet", action="store_true", help="say nothing but results and errors")
-    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.register(verbs)
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=VerbParser)
+    # argcomplete looks at arguments before anything is parsed.
+    add_verbs(verbs, loaded=os.environ.get("COMP_LINE", "").split() if "_ARGCOMPLETE" in os.environ else ())
     topic = verbs.add_parser("help", help="print this help, or that of a command")
     topic.add_argument("topic", nargs="*", metavar="COMMAND", help="the command, and perhaps its own, as in `backend add`")
     return parser

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sregistry.config.requested import Entry
-from sregistry.config.yaml_lines import shown
-from sregistry.errors import ConfigError, DocumentError, SregistryError
-from sregistry.oci.documents import Digest
-from sregistry.oci.json_fields import listed, table, text
+from sregistry.config.schema_check import check
+from sregistry.config.yaml_lines import Marks, read_yaml, shown
+from sregistry.errors import ConfigError, refuse
+from sregistry.oci.digest import Digest
 
 if TYPE_CHECKING:
     from sregistry.config.tag_patterns import Pattern
@@ -37,6 +37,40 @@ if TYPE_CHECKING:
 NAME = "lock.yaml"
 
 _VERSION = 1
+_TEXT = {"type": "string"}
+#: What a lock file must hold, as a JSON schema; what else stands there is passed over.
+_SCHEMA: dict[str, Any] = {
+    "title": "a lock file",
+    "type": "object",
+    "required": ["version", "images"],
+    "properties": {
+        "version": {"title": str(_VERSION), "type": "integer", "minimum": _VERSION, "maximum": _VERSION},
+        "images": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["uri", "platform", "digest", "name", "format"],
+                "properties": {
+                    **dict.fromkeys(("uri", "platform", "name", "format"), _TEXT),
+                    "digest": {"title": "a sha256 or sha512 digest", "type": "string", "format": "digest"},
+                    "compression": {"type": "object"},
+                },
+            },
+        },
+        "tags": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["uri", "tags", "found"],
+                "properties": {
+                    **dict.fromkeys(("uri", "tags"), _TEXT),
+                    "newest": {"title": "a number from 1", "type": ["integer", "null"], "minimum": 1},
+                    "found": {"type": "array", "items": _TEXT},
+                },
+            },
+        },
+    },
+}
 _HEAD = """\
 # What each reference meant when a run of this folder asked last. The same again, of the same bytes:
 #
@@ -89,25 +123,27 @@ class Lock:
     @classmethod
     def read(cls, path: Path) -> Lock:
         """Read a lock file. Raises ConfigError that names the file, and the key of what is wrong in it."""
-        import yaml
-
         try:
-            value = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 -- a safe one
+            data = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"can't read the lock file {shown(path)}: {error.strerror}", hint="a run leaves results/lock.yaml") from None
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: of a date that is none
-            raise ConfigError(f"{shown(path)} is no YAML, so no lock file", hint=_REMEDY) from None
         try:
-            return cls._parse(path, table(value, "lock file"))
-        except SregistryError as error:
-            raise ConfigError(f"{shown(path)}: {error.message}", hint=_REMEDY) from None
-
-    @classmethod
-    def _parse(cls, path: Path, value: dict[str, Any]) -> Lock:
-        if value.get("version") != _VERSION:
-            raise DocumentError(f"version: expected {_VERSION}, got {value.get('version')!r}")
-        images = [_image(table(item, f"images[{i}]"), f"images[{i}]") for i, item in enumerate(listed(value.get("images"), "images"))]
-        lists = [_tags(table(item, f"tags[{i}]"), f"tags[{i}]") for i, item in enumerate(listed(value.get("tags", []), "tags"))]
+            value = read_yaml(data, path)
+        except ConfigError as error:
+            raise ConfigError(error.message, hint=_REMEDY) from None
+        refuse(check(value, _SCHEMA, Marks([path], value), nowhere=shown(path), hint=_REMEDY))
+        images = [
+            Locked(
+                **{name: item[name] for name in ("uri", "platform", "name", "format")},
+                digest=Digest(item["digest"]),
+                compression=item.get("compression", {}),
+            )
+            for item in value["images"]
+        ]
+        lists = [
+            LockedTags(uri=item["uri"], tags=item["tags"], newest=item.get("newest"), found=tuple(item["found"]))
+            for item in value.get("tags", [])
+        ]
         return cls(path=path, images={image.key: image for image in images}, tags={item.key: item for item in lists})
 
     @property
@@ -208,19 +244,3 @@ class Lock:
 
 
 _REMEDY = "repair or remove that file: a run without `locked` writes a whole results/lock.yaml"
-
-
-def _image(item: dict[str, Any], key: str) -> Locked:
-    return Locked(
-        **{name: text(item, name, key) for name in ("uri", "platform", "name", "format")},
-        digest=Digest.parse(text(item, "digest", key), f"{key}.digest"),
-        compression=table(item.get("compression", {}), f"{key}.compression"),
-    )
-
-
-def _tags(item: dict[str, Any], key: str) -> LockedTags:
-    newest = item.get("newest")
-    if newest is not None and (not isinstance(newest, int) or isinstance(newest, bool) or newest < 1):
-        raise DocumentError(f"{key}.newest: expected a number from 1, got {newest!r}")
-    found = tuple(text({"tag": tag}, "tag", f"{key}.found[{i}]") for i, tag in enumerate(listed(item.get("found"), f"{key}.found")))
-    return LockedTags(uri=text(item, "uri", key), tags=text(item, "tags", key), newest=newest, found=found)

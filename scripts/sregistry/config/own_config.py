@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sregistry.config.settings import CONFIG, VARIABLES, Settings, from_file
+from sregistry.config.options import BY_NAME
+from sregistry.config.settings import CONFIG, Settings, from_file
 from sregistry.errors import ConfigError
 
 
@@ -21,10 +22,9 @@ def load_own(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     try:
         return Settings.load(file=keys, environ=environ)
     except ConfigError as error:
-        from sregistry.config.yaml_lines import Marks
+        from sregistry.config.yaml_lines import Marks, blamed
 
-        place = Marks([CONFIG], keys).find(tuple(error.message.partition(":")[0].split(".")))
-        raise ConfigError(f"{place}: {error.message}" if place else error.message, hint=error.hint) from None
+        raise blamed(error, Marks([CONFIG], keys)) from None
 
 
 def load_local(environ: Mapping[str, str]) -> tuple[Settings, ConfigError | None]:
@@ -40,8 +40,9 @@ def load_local(environ: Mapping[str, str]) -> tuple[Settings, ConfigError | None
         try:
             keys = from_file()
         except ConfigError:
-            if not environ.get(VARIABLES["database"]):
-                raise ConfigError(error.message, hint=f"mend it, or export {VARIABLES['database']}") from None
+            (variable,) = BY_NAME["database"].variables
+            if not environ.get(variable):
+                raise ConfigError(error.message, hint=f"mend it, or export {variable}") from None
             keys = {}
         return load_own(environ, {key: keys[key] for key in ("client", "database") if key in keys}), error
 

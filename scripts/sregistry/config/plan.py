@@ -11,30 +11,22 @@ What is wrong is said with the file, the line and the key, ``batch.yaml:12: imag
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from sregistry.config import requested
 from sregistry.config.lock_file import Lock
 from sregistry.config.requested import Entry
+from sregistry.config.schema_check import check
 from sregistry.config.settings import UNVERIFIED, Settings, unverified
 from sregistry.config.tag_patterns import Pattern
 from sregistry.config.targets import Target, targets
-from sregistry.config.yaml_lines import Key, Marks, Place, written
-from sregistry.errors import ConfigError, SregistryError, UsageError, refuse
+from sregistry.config.yaml_lines import Marks, blamed, read_yaml, written
+from sregistry.errors import ConfigError, UsageError, refuse
 from sregistry.layers.compression import Codec
 from sregistry.oci.reference import DEFAULT_TAG
-from sregistry.results import failures, receipts
-
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
-
-_TYPES = {"object": "a table", "array": "a list", "string": "text", "integer": "a whole number", "boolean": "yes or no"}
-#: Of what no file says.
-_NO_PLACE = "config"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +64,6 @@ class Plan:
             entries += pattern.entries(tags.get(pattern.key, ()))
         return targets(entries, self.settings, self.environ, blame=_Blame(self.marks))
 
-    def pinned(self, results: Path) -> dict[str, list[str]]:
-        """Return the tags of those patterns whose lists are in the lock file, or in the results."""
-        found = {key: list(tags) for key, tags in self.settled.items()}
-        for pattern in self.open:
-            try:
-                found[pattern.key] = [str(tag) for tag in receipts.read(results / "tags" / f"{pattern.key}.json")["tags"]]
-            except (SregistryError, KeyError, TypeError):
-                continue
-        return found
-
 
 def plan(
     config: Mapping[str, Any],
@@ -106,14 +88,14 @@ def plan(
         Mistakes: several of these.
     """
     marks = Marks(files, config)
-    refuse([*marks.repeated(), *check(config, schema, marks)])
+    refuse([*marks.repeated(), *check(config, read_yaml(schema.read_bytes(), schema), marks)])
     blame = _Blame(marks)
     given = {key: value for key, value in config.items() if key in overrides and overrides[key] == value}
     file = {key: value for key, value in config.items() if key not in given}
     try:
         settings = Settings.load(given=given, file=file, environ=environ)
     except ConfigError as error:
-        raise blame.setting(error) from None
+        raise blamed(error, marks) from None
     # Images of the command line replace those of the file, as any other key does; only tables are merged by Snakemake.
     asked = {key: overrides[key] for key in requested.KEYS if overrides.get(key) and (key in given or key == "groups")}
     entries = requested.entries(asked or file)
@@ -157,35 +139,6 @@ def _patterns(entries: Sequence[Entry], settings: Settings, environ: Mapping[str
             mistakes.append(blame(error, entry))
     refuse(mistakes)
     return found
-
-
-def outdated(targets: Sequence[Target], results: Path, *, refresh: bool, again: bool = False) -> set[str]:
-    """Return the keys of the images whose manifests in the results are not what is asked for.
-
-    Args:
-        refresh: all tags are to be asked again. What a digest names never changes.
-        again: tags are to be asked again if what they meant was never made, because of what was published.
-    """
-    tags = [(target.key, target.compression.variant) for target in targets if target.reference.digest is None and target.locked is None]
-    found = failures.unmade(results, tags) if again else set()
-    for target in targets:
-        if target.locked is not None:
-            pinned = _named(results / target.key / "manifest.json")
-            if pinned not in (None, str(target.locked)):
-                found.add(target.key)
-        elif refresh and target.reference.digest is None:
-            found.add(target.key)
-    return found
-
-
-def _named(path: Path) -> str | None:
-    """Return the digest that pins an image in its manifest.json; None where there is none."""
-    from sregistry.results.resolved import Resolved
-
-    try:
-        return str(Resolved.read(path).named)
-    except SregistryError:
-        return None
 
 
 def warnings(plan: Plan, environ: Mapping[str, str]) -> list[str]:
@@ -246,70 +199,3 @@ class _Blame:
                 named = written(key) + (f": {error.message}" if not inner or key == entry.key else error.message[len(option) :])
                 return type(error)(f"{place}: {named}", hint=error.hint)
         return error
-
-    def setting(self, error: ConfigError) -> ConfigError:
-        place = self._marks.find(tuple(error.message.partition(":")[0].split(".")))
-        return error if place is None else ConfigError(f"{place}: {error.message}", hint=error.hint)
-
-
-def check(config: Mapping[str, Any], schema: Path, marks: Marks) -> list[ConfigError]:
-    """Check the keys and types of *config*; return what is wrong, in the order of the lines."""
-    import yaml
-    from jsonschema import Draft202012Validator
-
-    errors = list(Draft202012Validator(yaml.safe_load(schema.read_bytes())).iter_errors(config))
-    # That `uri` is missing is no news of who wrote `urii`.
-    misspelt = {tuple(error.absolute_path) for error in errors if error.validator == "additionalProperties"}
-    found: list[tuple[Place | None, ConfigError]] = []
-    for error in errors:
-        if error.validator != "required" or tuple(error.absolute_path) not in misspelt:
-            found += _explain(error, marks)
-    return [mistake for _, mistake in sorted(found, key=lambda pair: pair[0] or Place("", 0))]
-
-
-def _explain(error: ValidationError, marks: Marks) -> Iterator[tuple[Place | None, ConfigError]]:
-    """Put a schema's complaint in one line, of several unknown keys in a line each, with the place that it is about."""
-    path = tuple(error.absolute_path)
-    value, schema, rule = error.instance, cast(dict[str, Any], error.schema), cast(Any, error.validator_value)
-    if error.validator == "additionalProperties":
-        known: dict[str, Any] = schema["properties"]
-        for unknown in cast(dict[str, Any], value):
-            if unknown not in known:
-                yield _mistake(marks, (*path, unknown), f"unknown key {written((*path, unknown))!r}", _guess(str(unknown), known))
-        return
-    hint = None
-    if error.validator == "required":
-        message = error.message
-    elif error.validator == "enum":
-        message, hint = f"{value!r} is unknown", _guess(str(value), rule, "one of")
-    elif error.validator == "type":
-        types = rule if isinstance(rule, list) else [rule]
-        message = f"expected {' or '.join(_TYPES[name] for name in types if name != 'null')}, got {_show(value)}"
-        if "string" in types and isinstance(value, (int, float)) and not isinstance(value, bool):
-            quoted = f'"{value}"' if marks.find(path) else f"""--config '{written(path)}="…"'"""
-            hint = f"quote it: {quoted}, for 17.10 is read as the number 17.1"
-    else:
-        message = f"{_show(value)} is not allowed: {schema.get('description', error.message)}"
-    yield _mistake(marks, path, f"{written(path)}: {message}" if path else message, hint)
-
-
-def _mistake(marks: Marks, key: Key, message: str, hint: str | None) -> tuple[Place | None, ConfigError]:
-    place = marks.find(key)
-    return place, ConfigError(f"{place or _NO_PLACE}: {message}", hint=hint)
-
-
-def _guess(word: str, known: Collection[object], all_of_them: str = "known keys:") -> str:
-    """Say what may be meant, else all that can be."""
-    words = [str(name) for name in known]
-    close = get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]}?" if close else f"{all_of_them} {', '.join(words)}"
-
-
-def _show(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"the number {value}"
-    if value is None:
-        return "nothing"
-    return f"{type(value).__name__} {value!r}"[:80] if not isinstance(value, (str, int)) else repr(value)[:80]

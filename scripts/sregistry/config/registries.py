@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from sregistry.config.ownership import read_own
-from sregistry.errors import ConfigError, InvalidReference
-from sregistry.oci.reference import Reference
+from sregistry.config.schema_check import check
+from sregistry.config.yaml_lines import Marks, read_yaml, shown
+from sregistry.errors import ConfigError, refuse
 
 #: A registries.yaml of one's own, seen from the working folder.
 OWN = Path("config/registries.yaml")
@@ -31,11 +32,35 @@ PAIRS = ("APPTAINER_DOCKER_", "SINGULARITY_DOCKER_", "DOCKER_")
 #: Further variables whose values rows of the working folder may have sent, with commas between them.
 TOKEN_VARIABLES = "SREGISTRY_TOKEN_VARIABLES"  # noqa: S105 -- a name
 
-_NAME = re.compile(r"[a-z][a-z0-9-]*")
-_VERSION = re.compile(r"[A-Za-z0-9._-]+")
-_COLLECTION = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-# Upper case only: a token that stands here by mistake is hardly ever such a name.
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_HOST = {"title": "host or host:port, without https:// and path", "type": "string", "format": "host"}
+
+
+def _text(title: str, pattern: str, **more: Any) -> dict[str, Any]:
+    return {"title": title, "type": ["string", "null"], "pattern": rf"^(?:{pattern})\Z", **more}
+
+
+#: What a registries.yaml may hold, as a JSON schema; a key without a value is as one that is not there.
+_SCHEMA: dict[str, Any] = {
+    "title": "a table of registries",
+    "type": ["object", "null"],
+    "propertyNames": {**_text("a name of lower-case letters, digits and '-'", r"[a-z][a-z0-9-]*"), "type": "string"},
+    "additionalProperties": {
+        "title": "`key: value` lines, or {}",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "base": {**_HOST, "type": ["string", "null"]},
+            "aliases": {"title": "a list of hosts", "type": ["array", "null"], "items": _HOST},
+            "collection": _text("the first part of a repository", r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"),
+            "version": _text("a version such as v2", r"[A-Za-z0-9._-]+"),
+            "username": _text("a user name", r"[^:\x00-\x1f\x7f]+"),
+            # Upper case only: a token that stands here by mistake is hardly ever such a name.
+            "token": _text("the name of an environment variable, in upper case", r"[A-Z_][A-Z0-9_]*", writeOnly=True),
+            "https": {"title": "yes or no", "type": ["boolean", "null"]},
+            "rate": {"title": "requests a second, a number above 0", "type": ["number", "null"], "exclusiveMinimum": 0, "format": "finite"},
+        },
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,37 +84,15 @@ class Row:
         return (self.base, *self.aliases) if self.base else ()
 
     @classmethod
-    def parse(cls, client: object, value: object, file: Path, own: bool = False) -> Row:
-        """Check one row. Raises ConfigError that names file, row and key."""
-        if not isinstance(client, str) or not _NAME.fullmatch(client):
-            raise ConfigError(f"{file}: {str(client)[:40]!r} is no name of a client", hint="use lower-case letters, digits and '-'")
-        if not isinstance(value, dict):
-            raise ConfigError(f"{file}: {client}: expected `key: value` lines", hint=f"write {client}: {{}} for a row without keys")
-        for key in value:
-            if key not in _KEYS:
-                raise ConfigError(f"{file}: {client}: unknown key {str(key)[:40]!r}", hint="known keys: " + ", ".join(_KEYS))
-        fields = {}
-        for key, (check, expected) in _KEYS.items():
-            if value.get(key) is not None:
-                fields[key] = check(value[key])
-                if fields[key] is None:
-                    # The value of `token` may be one.
-                    got = "" if key == "token" else f", got {str(value[key])[:60]!r}"
-                    raise ConfigError(f"{file}: {client}.{key}: expected {expected}{got}")
-        return cls(client=client, own=own, **{"token": variable(client, "TOKEN"), **fields})
+    def of(cls, client: str, keys: Mapping[str, Any], own: bool = False) -> Row:
+        """Return the row of keys that were checked."""
+        fields: dict[str, Any] = {"token": variable(client, "TOKEN"), **{key: value for key, value in keys.items() if value is not None}}
+        return cls(client=client, own=own, **{**fields, "aliases": tuple(fields.get("aliases", ()))})
 
 
 def variable(client: str, name: str) -> str:
     """Return the environment variable ``SREGISTRY_<CLIENT>_<NAME>``."""
     return f"SREGISTRY_{client.upper().replace('-', '_')}_{name}"
-
-
-def is_host(text: str) -> bool:
-    """Tell whether *text* is host[:port]: the reference grammar's judgement, so that both agree."""
-    try:
-        return "/" not in text and Reference.parse(f"{text}/a/b", registry=text, collection="").registry == text
-    except InvalidReference:
-        return False
 
 
 def packaged() -> Mapping[str, Row]:
@@ -155,51 +158,9 @@ def _package_file() -> Path:
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, data: bytes, own: bool) -> Mapping[str, Row]:
     """Read a file's content, once while it stays the same."""
-    import yaml
-
-    try:
-        document = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"{path}: this is no YAML" + (f", line {mark.line + 1}" if mark else "")) from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a table of registries")
-    return {client: Row.parse(client, value, path, own) for client, value in document.items()}
-
-
-def _word(pattern: re.Pattern[str]) -> Any:
-    return lambda value: value if isinstance(value, str) and pattern.fullmatch(value) else None
-
-
-def _host(value: object) -> str | None:
-    return value if isinstance(value, str) and is_host(value) else None
-
-
-def _hosts(value: object) -> tuple[str, ...] | None:
-    return tuple(value) if isinstance(value, list) and all(_host(item) for item in value) else None
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _rate(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6 else None
-
-
-#: Key → how a value is checked (None: it is wrong), and what was expected.
-_KEYS: dict[str, tuple[Any, str]] = {
-    "base": (_host, "host or host:port, without https:// and path"),
-    "aliases": (_hosts, "a list of hosts"),
-    "collection": (_word(_COLLECTION), "the first part of a repository"),
-    "version": (_word(_VERSION), "a version such as v2"),
-    "username": (_word(re.compile(r"[^:\x00-\x1f\x7f]+")), "a user name"),
-    "token": (_word(_VARIABLE), "the name of an environment variable, in upper case"),
-    "https": (_flag, "yes or no"),
-    "rate": (_rate, "requests a second, a number above 0"),
-}
+    table = read_yaml(data, path)
+    refuse(check(table, _SCHEMA, Marks([path], table or {}), nowhere=shown(path)))
+    return {client: Row.of(client, keys, own) for client, keys in (table or {}).items()}
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sregistry.config.options import SHARED
 from sregistry.config.yaml_lines import Key
 
 #: The keys that ask for images.
 KEYS = ("uri", "images", "groups")
 #: The options of an image.
-OPTIONS = ("uri", "name", "platform", "format", "compression", "tags", "newest")
-#: What an image has of its group.
-SHARED = ("platform", "format", "compression")
+OPTIONS = ("uri", "name", *SHARED, "tags", "newest")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

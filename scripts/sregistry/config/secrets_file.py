@@ -25,8 +25,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from sregistry.config.options import BY_NAME, CLIENT_SECRETS, PLATFORM, flag, platform
 from sregistry.config.registries import TOKEN_VARIABLES, Row, rows, variable
-from sregistry.config.settings import CLIENT_SECRETS, VARIABLES, flag, platform, registry
+from sregistry.config.settings import registry
 from sregistry.errors import ConfigError, from_oserror
 from sregistry.store.store import write_atomic
 from sregistry.system import limits, logs
@@ -35,7 +36,7 @@ from sregistry.system.locks import lease
 #: Stands for a value that is not shown.
 MASK = "*" * 8
 #: The key of the active backend.
-ACTIVE = VARIABLES["client"]
+(ACTIVE,) = BY_NAME["client"].variables
 
 #: What each backend has a variable for, and of these, what may be shown.
 _SUFFIXES = ("BASE", "VERSION", "USERNAME", "NOHTTPS", "TOKEN")
@@ -43,7 +44,8 @@ _OPEN = ("BASE", "VERSION", "USERNAME", "NOHTTPS", "CMD", "OS", "ARCHITECTURE", 
 #: The further ones of Docker Hub; some of them are of all images, but have its name.
 _DOCKER = (
     *("SREGISTRY_DOCKERHUB_USERNAME", "SREGISTRY_DOCKERHUB_PASSWORD", "SREGISTRY_DOCKERHUB_SECRETS"),
-    *("SREGISTRY_DOCKER_CMD", "SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE"),
+    *BY_NAME["docker_cmd"].variables,
+    *PLATFORM,
 )
 
 _told: set[tuple[Path, str]] = set()
@@ -178,9 +180,9 @@ def check(row: Row, key: str, value: object) -> str:
     """Return the value of a backend's variable. Raises ConfigError: it is wrong; a secret is not shown."""
     if not isinstance(value, str) or not value.strip().isprintable():
         raise ConfigError(f"{key}: expected text in one line")
-    if key == "SREGISTRY_DOCKER_CMD":
+    if key in BY_NAME["docker_cmd"].variables:
         flag(value, key)
-    elif key in ("SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE"):
+    elif key in PLATFORM:
         platform(f"linux/{value}" if key.endswith("ARCHITECTURE") else f"{value}/amd64", key)
     else:
         registry(row.client, {variable(row.client, "BASE"): row.base, TOKEN_VARIABLES: row.token, key: value})

@@ -12,7 +12,6 @@ up nowhere else.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,69 +19,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sregistry.config.filename import DEFAULT as FILENAME
-from sregistry.config.filename import FORMATS, Template
-from sregistry.config.registries import is_host, owners, rows, variable, withheld
-from sregistry.errors import ConfigError, UsageError
+from sregistry.config.filename import Template
+from sregistry.config.options import BY_NAME, DISABLE, NOVERIFY, OPTIONS, PLATFORM, flag
+from sregistry.config.registries import owners, rows, variable, withheld
+from sregistry.errors import ConfigError
 from sregistry.layers.compression import Compression
 from sregistry.oci.address import is_loopback
-from sregistry.oci.documents import Platform
-from sregistry.store import trust
-from sregistry.system import limits, units
+from sregistry.oci.platforms import Platform
+from sregistry.oci.reference import is_host
 from sregistry.system.logs import warn
 
-#: Builder → the formats it writes. A directory needs no other program.
-BUILDERS = {"native": tuple(FORMATS), "mksquashfs": ("sif", "simg"), "singularity": ("sif", "simg")}
-
-#: The switch that turns the check of certificates off.
-NOVERIFY = "SREGISTRY_HTTPS_NOVERIFY"
-#: No catalog, images go to the current folder. No store of layers that stays.
-DISABLE, DISABLE_CACHE = "SREGISTRY_DISABLE", "SINGULARITY_DISABLE_CACHE"
-#: The folder of large temporary files, and the file of backends' settings.
-TMPDIR, CLIENT_SECRETS = "SREGISTRY_TMPDIR", "SREGISTRY_CLIENT_SECRETS"
 #: The file of the folder that a command runs in.
 CONFIG = Path("config/config.yaml")
 
 #: The client of any host that has no row in registries.yaml.
 ANY = "oci"
-
-#: Configuration key → environment variable. The platform has a pair of them, which is read as one.
-VARIABLES = {
-    "client": "SREGISTRY_CLIENT",
-    "storage": "SREGISTRY_STORAGE",
-    "filename": "SREGISTRY_FILENAME",
-    "database": "SREGISTRY_DATABASE",
-    "cache": "SINGULARITY_CACHEDIR",
-    "cache_from": "SREGISTRY_CACHE_FROM",
-    "connections": "SREGISTRY_PYTHON_THREADS",
-    "docker_cmd": "SREGISTRY_DOCKER_CMD",
-}
-_PLATFORM = ("SREGISTRY_DOCKER_OS", "SREGISTRY_DOCKER_ARCHITECTURE")
-
-DEFAULTS: dict[str, Any] = {
-    "client": "nvidia",
-    "platform": None,
-    "format": "sif",
-    "compression": {"codec": "gzip", "level": "default", "block_size": 131072},
-    "builder": "native",
-    "storage": "~/.singularity/shub",
-    "filename": FILENAME,
-    "force": False,
-    "database": "~/.singularity",
-    "cache": "~/.singularity",
-    "cache_from": [],
-    "connections": 9,
-    "layer_limit": limits.LAYER,
-    "refresh": False,
-    "locked": None,
-    "transfer": None,
-    "docker_cmd": False,
-}
-
-#: What a folder's name must not have: it could be written in no line, and in no JSON that others read.
-_UNTOLD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-_TRUE, _FALSE = ("yes", "true", "t", "1", "y"), ("no", "false", "f", "0", "n", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,30 +103,14 @@ class Settings:
             ConfigError: a bad value; the message names its key or variable.
         """
         choice = Choice(given or {}, file or {}, environ)
-        disable = flag(environ.get(DISABLE, ""), DISABLE)
-        return cls(
-            client=choice.word("client", clients()),
-            platform=choice.platform(),
-            format=choice.word("format", tuple(FORMATS)),
-            compression=choice.compression(),
-            builder=choice.word("builder", tuple(BUILDERS)),
-            storage=Path.cwd() if disable and not choice.given.get("storage") else choice.folder("storage"),
-            filename=choice.template("filename"),
-            force=choice.flag("force"),
-            database=choice.folder("database"),
-            cache=choice.folder("cache"),
-            cache_from=choice.folders("cache_from"),
-            connections=choice.count("connections"),
-            layer_limit=choice.size("layer_limit"),
-            refresh=choice.flag("refresh"),
-            locked=choice.path("locked"),
-            transfer=choice.partition("transfer"),
-            docker_cmd=choice.flag("docker_cmd"),
-            disable=disable,
-            disable_cache=flag(environ.get(DISABLE_CACHE, ""), DISABLE_CACHE),
-            tmpdir=folder(environ[TMPDIR], TMPDIR) if environ.get(TMPDIR) else None,
-            trust=trust.users(environ.get(trust.VARIABLE, "")),
-        )
+        read: dict[str, Any] = {"disable": flag(environ.get(DISABLE, ""), DISABLE)}
+        for option in OPTIONS:
+            if option.read and not (option.name == "storage" and read["disable"] and not choice.given.get("storage")):
+                found = choice.find(option.name)
+                read[option.name] = None if found.value is None else option.read(found.value, found.name)
+        # Its keys are settings of their own: one may be given alone.
+        compression = Compression.parse(**{key: read.pop(f"compression.{key}") for key in ("codec", "level", "block_size")})
+        return cls(**{"storage": Path.cwd(), **read, "platform": read["platform"] or Platform.host(), "compression": compression})
 
     @property
     def store(self) -> Path:
@@ -188,7 +123,7 @@ def store_root(cache: Path) -> Path:
     return cache / "docker"
 
 
-class Place(Enum):
+class Origin(Enum):
     """Where a setting stands."""
 
     COMMAND_LINE = "command line"
@@ -202,97 +137,36 @@ class Found(NamedTuple):
 
     value: Any
     name: str
-    place: Place
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The places a setting can stand in: `find` tells which counts, each other method returns one setting, checked."""
+    """The places that a setting can stand in; `find` chooses the one that counts."""
 
     given: Mapping[str, Any]
     file: Mapping[str, Any]
     environ: Mapping[str, str]
 
-    def find(self, key: str) -> Found:
-        """Return the value of *key*, such as `storage` or `compression.level`. Empty values count as unset. Raises ConfigError."""
-        variable = " and ".join(name for name in _PLATFORM if self.environ.get(name)) if key == "platform" else VARIABLES.get(key, "")
-        for value, name, place in (
-            (_walk(self.given, key), key, Place.COMMAND_LINE),
-            (self._pair() if key == "platform" else self.environ.get(variable), variable, Place.VARIABLE),
-            (_walk(self.file, key), key, Place.FILE),
+    def find(self, name: str) -> Found:
+        """Return the value of an option, such as `storage` or `compression.level`. Empty values count as unset. Raises ConfigError."""
+        option = BY_NAME[name]
+        set_here = [variable for variable in option.variables if self.environ.get(variable)]
+        variable = " and ".join(set_here)
+        for value, blamed, origin in (
+            (_walk(self.given, name) if option.is_key else None, name, Origin.COMMAND_LINE),
+            (self._platform() if set_here and name == "platform" else self.environ.get(variable), variable, Origin.VARIABLE),
+            (_walk(self.file, name) if option.is_key else None, name, Origin.FILE),
         ):
             if value is not None and value != "":
-                return Found(value, name, place)
-        return Found(_walk(DEFAULTS, key), key, Place.DEFAULT)
+                return Found(value, blamed, origin)
+        return Found(option.default, name, Origin.DEFAULT)
 
-    def _pair(self) -> str:
-        """The platform's two variables are one setting; what is missing in it is the host's."""
-        os, architecture = (self.environ.get(name) for name in _PLATFORM)
+    def _platform(self) -> str:
+        """Return the platform that its two variables say; what one of them does not say is the host's."""
+        os, architecture = (self.environ.get(name) for name in PLATFORM)
         host = Platform.host()
-        return f"{os or host.os}/{architecture or host.architecture}" if os or architecture else ""
-
-    def word(self, key: str, allowed: tuple[str, ...]) -> str:
-        value, name, _ = self.find(key)
-        if value not in allowed:
-            raise ConfigError(f"{name}: {value!r} is unknown", hint="one of " + ", ".join(allowed))
-        return str(value)
-
-    def flag(self, key: str) -> bool:
-        value, name, _ = self.find(key)
-        return flag(value, name)
-
-    def count(self, key: str, digits: int = 9) -> int:
-        value, name, _ = self.find(key)
-        number = _integer(value, name, digits)
-        if number < 1:
-            raise ConfigError(f"{name}: expected a number from 1, got {value}")
-        return number
-
-    def size(self, key: str) -> int:
-        """Bytes, from 1."""
-        value, name, _ = self.find(key)
-        try:
-            number = units.size(value)
-        except UsageError as error:
-            raise ConfigError(f"{name}: {error.message}", hint=error.hint) from None
-        if number < 1:
-            raise ConfigError(f"{name}: expected a size from 1 byte, got {value}")
-        return number
-
-    def partition(self, key: str) -> str | None:
-        """The name of a partition or queue: one plain word, as it goes into a command line of the scheduler."""
-        value, name, _ = self.find(key)
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,@-]*", str(value)):
-            raise ConfigError(f"{name}: {value!r} is no name of a partition or queue")
-        return None if value is None else str(value)
-
-    def template(self, key: str) -> Template:
-        value, name, _ = self.find(key)
-        return Template.parse(value, name)
-
-    def folder(self, key: str) -> Path:
-        value, name, _ = self.find(key)
-        return folder(value, name)
-
-    def path(self, key: str) -> Path | None:
-        value, name, _ = self.find(key)
-        return None if value is None else folder(value, name)
-
-    def folders(self, key: str) -> tuple[Path, ...]:
-        """A list; a variable separates them as PATH does."""
-        value, name, _ = self.find(key)
-        if isinstance(value, str):
-            value = value.split(os.pathsep) if name == VARIABLES[key] else [value]
-        return tuple(folder(item, name) for item in value if item)
-
-    def platform(self) -> Platform:
-        value, name, _ = self.find("platform")
-        return platform(value, name) if value else Platform.host()
-
-    def compression(self) -> Compression:
-        """The keys of `compression` are settings of their own: one may be given alone."""
-        codec, level, size = (self.find(f"compression.{key}").value for key in ("codec", "level", "block_size"))
-        return Compression.parse(codec=str(codec), level=str(level), block_size=_integer(size, "compression.block_size"))
+        return f"{os or host.os}/{architecture or host.architecture}"
 
 
 def _walk(table: Mapping[str, Any], key: str) -> Any:
@@ -305,39 +179,6 @@ def _walk(table: Mapping[str, Any], key: str) -> Any:
             raise ConfigError(f"{key.rpartition('.')[0]}: expected a table")
         value = value.get(part)
     return value
-
-
-def folder(value: object, name: str) -> Path:
-    """Return a folder's absolute path. Raises ConfigError that blames *name*."""
-    try:
-        path = Path.cwd() / Path(str(value)).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{name}: {value}: no such home folder") from None
-    if _UNTOLD.search(str(path)):
-        raise ConfigError(f"{name}: {str(path)!r} is no folder name", hint="choose one in UTF-8, without line ends and control characters")
-    return path
-
-
-def platform(text: str, name: str) -> Platform:
-    """Read a platform. Raises ConfigError that blames *name*."""
-    try:
-        return Platform.parse(text)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {text!r} is no platform", hint=error.hint) from None
-
-
-def flag(value: object, name: str) -> bool:
-    """Read a switch: yes, true, t, 1 and y are on, in any case. Raises ConfigError for nonsense."""
-    word = str(value).strip().lower()
-    if word not in _TRUE + _FALSE:
-        raise ConfigError(f"{name}: {str(value)!r} is neither yes nor no", hint="use yes or no")
-    return word in _TRUE
-
-
-def _integer(value: object, name: str, digits: int = 9) -> int:
-    if isinstance(value, bool) or not re.fullmatch(rf"\d{{1,{digits}}}", str(value).strip()):
-        raise ConfigError(f"{name}: expected a whole number, got {value!r}")
-    return int(str(value))
 
 
 def registry(client: str, environ: Mapping[str, str], *, fallback: str = "") -> RegistrySettings:
@@ -422,7 +263,7 @@ def client_of(host: str, environ: Mapping[str, str]) -> str:
 
 def from_file(path: Path = CONFIG) -> dict[str, Any]:
     """Return the keys of the configuration file, none if there is no file. Raises ConfigError: no YAML, with file and line."""
-    import yaml
+    from sregistry.config.yaml_lines import read_yaml
 
     try:
         data = path.read_bytes()
@@ -430,12 +271,7 @@ def from_file(path: Path = CONFIG) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    try:
-        keys = yaml.safe_load(data) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        why = getattr(error, "problem", None) or "characters that are no text"
-        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: this is no YAML: {why}") from None
+    keys = read_yaml(data, path) or {}
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: expected `key: value` lines")
     return keys

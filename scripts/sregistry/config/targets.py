@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sregistry.config.filename import FORMATS, checked, ended
+from sregistry.config.options import BUILDERS, platform
 from sregistry.config.requested import Entry
-from sregistry.config.settings import BUILDERS, RegistrySettings, Settings, client_of, clients, platform, registry
+from sregistry.config.settings import RegistrySettings, Settings, client_of, clients, registry
 from sregistry.errors import ConfigError, InvalidReference, UsageError, refuse
 from sregistry.layers.compression import Compression
 from sregistry.oci.documents import Digest, Platform

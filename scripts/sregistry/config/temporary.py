@@ -24,8 +24,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sregistry.config.settings import TMPDIR, Settings, folder
-from sregistry.errors import StoreError, from_oserror
+from sregistry.config.options import TMPDIR, folder
+from sregistry.config.settings import Settings
+from sregistry.errors import StoreError, os_errors_as
+from sregistry.store.store import Store
 
 
 def working(environ: Mapping[str, str]) -> Path | None:
@@ -34,10 +36,8 @@ def working(environ: Mapping[str, str]) -> Path | None:
     if not text:
         return None
     path = folder(text, TMPDIR)
-    try:
+    with os_errors_as(StoreError, f"{TMPDIR}:"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise from_oserror(error, StoreError, f"{TMPDIR}:") from error
     return path
 
 
@@ -72,21 +72,34 @@ def cache(settings: Settings, results: Path, batch: str) -> Path:
 
 
 @contextlib.contextmanager
+def writable_store(settings: Settings, environ: Mapping[str, str]) -> Iterator[Store]:
+    """Give the user's store, or, where it can't be written, one that is thrown away and reads it."""
+    mine = Store(settings.store, settings.cache_from)
+    try:
+        writable = os.access(mine.folder(mine.root / "ingest"), os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        yield mine
+        return
+    with tempfile.TemporaryDirectory(prefix="sregistry-", dir=working(environ)) as folder:
+        yield Store(Path(folder), (settings.cache, *settings.cache_from))
+
+
+@contextlib.contextmanager
 def temporary(path: Path) -> Iterator[None]:
     """Have a folder of one's own, which one that was killed may have left, and remove it with all that came into it.
 
     Raises:
         StoreError: it can't be made, or is not ours: in a folder that all may write, somebody else could wait there.
     """
-    try:
+    with os_errors_as(StoreError, "can't make a temporary cache:"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
         found = path.lstat()
         if path.is_symlink() or not path.is_dir() or found.st_uid != os.geteuid():
             raise StoreError(f"{path} is no folder of yours", hint=f"set {TMPDIR} to a folder of your own")
-    except OSError as error:
-        raise from_oserror(error, StoreError, "can't make a temporary cache:") from error
     try:
         yield
     finally:

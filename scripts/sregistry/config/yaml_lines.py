@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ Key = tuple[str | int, ...]
 _MERGE = "<<"
 
 
-class Place(NamedTuple):
+class Line(NamedTuple):
     """A line of a file."""
 
     file: str
@@ -37,13 +37,13 @@ class Place(NamedTuple):
 
 
 class Marks:
-    """The configuration files, those that weigh most first, and the *config* that Snakemake made of them."""
+    """The configuration files, those that weigh most first, and what they hold together: *config*, as Snakemake merged them."""
 
-    def __init__(self, files: Sequence[Path], config: Mapping[str, Any]) -> None:
+    def __init__(self, files: Sequence[Path], config: Any) -> None:
         self._files = [path for path in files if path.is_file()]
         self._config = config
 
-    def find(self, key: Key) -> Place | None:
+    def find(self, key: Key) -> Line | None:
         """Return file and line of *key*, None if no file says what the configuration has there."""
         found, wanted = _value(self._config, key)
         if not found:
@@ -51,7 +51,7 @@ class Marks:
         for path, tree in self._trees.items():
             there = _locate(tree, key)
             if there is not None and _construct(there[1]) == wanted:
-                return Place(shown(path), there[0].start_mark.line + 1)
+                return Line(shown(path), there[0].start_mark.line + 1)
         return None
 
     def repeated(self) -> Iterator[ConfigError]:
@@ -62,6 +62,24 @@ class Marks:
     @functools.cached_property
     def _trees(self) -> dict[Path, Node]:
         return {path: tree for path in self._files if (tree := _compose(path)) is not None}
+
+
+def blamed(error: ConfigError, lines: Marks) -> ConfigError:
+    """Return an error, whose message begins with its key and a colon, with the line where that stands, if a file has it."""
+    line = lines.find(tuple(error.message.partition(":")[0].split(".")))
+    return error if line is None else ConfigError(f"{line}: {error.message}", hint=error.hint)
+
+
+def read_yaml(data: bytes, path: Path) -> Any:
+    """Return what a file holds. Raises ConfigError: no YAML, with file and line."""
+    import yaml
+
+    try:
+        return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 -- a safe one
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that is none
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or "characters that are no text"
+        raise ConfigError(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: this is no YAML: {why}") from None
 
 
 def written(key: Key) -> str:

@@ -1,8 +1,8 @@
 """Exploded layers become an image: SIF, simg or sandbox.
 
 ```
-layers ─▶ merge ─▶ squashfs ─▶ sif, simg ┐
-                └▶ unpack ───▶ sandbox   ┴▶ assemble ─▶ the file under its final name
-config ─▶ metadata, base_environment ────┘          other_builders: mksquashfs, Apptainer
+layers ─▶ merge ─▶ tree ┬▶ squashfs ─▶ sif, simg ┐
+                        └▶ unpack ───▶ sandbox   ┴▶ assemble ─▶ the file under its final name
+config ─▶ metadata, base_environment ────────────┘          other_builders: mksquashfs, Apptainer
 ```
 """

@@ -23,23 +23,23 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
 
 from sregistry.config.filename import neighbour
 from sregistry.errors import ImageError, StoreError, from_oserror
 from sregistry.image import sif
 from sregistry.image.copying import Copier, Follower, copy
-from sregistry.image.merge import IMPLIED, Sandbox, lookup
 from sregistry.image.provenance import is_sandbox
 from sregistry.image.squashfs.format import PADDING, SUPERBLOCK
 from sregistry.image.squashfs.layout import Stretch
 from sregistry.image.squashfs.writer import arrange, plan
+from sregistry.image.tree import IMPLIED, Sandbox, lookup
 from sregistry.image.unpack import unpack
 from sregistry.layers.compression import Compression
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_reader import Kind
 from sregistry.oci.documents import Digest, Platform
+from sregistry.results.receipts import Built
 from sregistry.store.beneath import discard, opened
 from sregistry.store.store import sync
 
@@ -58,8 +58,8 @@ def build(
     documents: Mapping[str, bytes],
     architecture: str | None,
     guard: Callable[[], None] = unguarded,
-) -> dict[str, Any]:
-    """Build one image and publish it under *target*; return the receipt.
+) -> Built:
+    """Build one image and publish it under *target*; return what it is.
 
     Args:
         sandbox: the merged root file system.
@@ -69,12 +69,6 @@ def build(
         deffile, documents: the SIF's other objects; see `metadata.sif_objects`.
         architecture: of the config, for an image without an ELF /bin/sh.
         guard: raises ImageError where what has the name must stay; asked at the end, before anything is replaced.
-
-    Returns:
-        path, format, size in bytes (of a directory: of its files' contents), version (sha256 of the
-        file; of a directory, of its layers' digests), architecture, inodes, dropped_xattrs; for a file
-        also dead: bytes of tails of files that are not in the image, but share a fragment block with
-        some that are, as content (`size`) and of the file (`stored`).
 
     Raises:
         ImageError: what squashfs can't hold, or no space, or no permission.
@@ -102,22 +96,20 @@ def build(
             file.flush()
             follower.reached(start + planned.size)
             os.fsync(file.fileno())  # while the follower still hashes
-    return {
-        "path": str(target),
-        "format": format,
-        "size": start + planned.size,
-        "version": follower.hash.hexdigest(),
-        "architecture": architecture,
-        "inodes": planned.inodes,
-        "dropped_xattrs": [os.fsdecode(name) for name in planned.dropped],
-        "dead": {"size": layout.dead.size, "stored": layout.dead.stored},
-    }
+    return Built(
+        path=str(target),
+        format=format,
+        size=start + planned.size,
+        version=follower.hash.hexdigest(),
+        architecture=architecture,
+        inodes=planned.inodes,
+        dropped_xattrs=tuple(os.fsdecode(name) for name in planned.dropped),
+        dead={"size": layout.dead.size, "stored": layout.dead.stored},
+    )
 
 
-def take(
-    blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform, guard: Callable[[], None] = unguarded
-) -> dict[str, Any]:
-    """Publish a SIF of the store under *target*, as it is; return the receipt.
+def take(blob: Path, digest: Digest, *, ours: bool, target: Path, platform: Platform, guard: Callable[[], None] = unguarded) -> Built:
+    """Publish a SIF of the store under *target*, as it is; return what it is.
 
     Args:
         blob: the file in the store.
@@ -126,9 +118,6 @@ def take(
         target: the image's final path; what is there is replaced at the end, at once.
         platform: what the image must be for; a SIF that does not say what it is for is for all.
         guard: as for `build`.
-
-    Returns:
-        path, format, size in bytes, version (sha256 of the file), architecture.
 
     Raises:
         ImageError: no SIF, or for another platform, or no space, or no permission.
@@ -156,7 +145,7 @@ def take(
                     raise StoreError(f"{blob} is damaged on disk", hint="leave that folder out of `cache_from`, or repair it")
                 discard(blob, depth=3)
                 raise StoreError(f"{blob} was damaged on disk and is removed", hint="run again to fetch it anew")
-    return {"path": str(target), "format": "sif", "size": size, "version": follower.hash.hexdigest(), "architecture": architecture.go}
+    return Built(path=str(target), format="sif", size=size, version=follower.hash.hexdigest(), architecture=architecture.go)
 
 
 def prefix_of(
@@ -264,9 +253,7 @@ def _name(path: Path, target: Path, guard: Callable[[], None]) -> None:
     path.replace(target)
 
 
-def _directory(
-    sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None, guard: Callable[[], None]
-) -> dict[str, Any]:
+def _directory(sandbox: Sandbox, layers: Sequence[Index], target: Path, architecture: str | None, guard: Callable[[], None]) -> Built:
     with Contents(sandbox.folders, layers) as contents, _neighbour(target) as path:
         architecture = architecture_of(sandbox, layers, contents) or architecture
         unpacked = unpack(sandbox, layers, contents, path, kept=True)
@@ -287,16 +274,16 @@ def _directory(
     digest = hashlib.sha256()
     for folder in sandbox.folders:
         digest.update(folder.name.encode())
-    return {
-        "path": str(target),
-        "format": "sandbox",
-        "size": unpacked.size,
-        "version": digest.hexdigest(),
-        "architecture": architecture,
-        "inodes": len(set(sandbox.source)),
-        "dropped_xattrs": [],
-        "lost": lost,
-    }
+    return Built(
+        path=str(target),
+        format="sandbox",
+        size=unpacked.size,
+        version=digest.hexdigest(),
+        architecture=architecture,
+        inodes=len(set(sandbox.source)),
+        dropped_xattrs=(),
+        lost=tuple(lost),
+    )
 
 
 def _closed(path: Path, storage: Path, powers: Sequence[str]) -> list[str]:

@@ -18,18 +18,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sregistry.errors import ImageError
 from sregistry.image import programs, sif, tar_writer
 from sregistry.image.assemble import architecture_of, prefix_of, published, unguarded
-from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs import format as f
+from sregistry.image.tree import IMPLIED, Sandbox
 from sregistry.image.unpack import open_bits, unpack
 from sregistry.layers.compression import Codec
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_reader import Kind
+from sregistry.results.receipts import Built
 
 #: What our levels are to mksquashfs. zstd's are the very same, gzip's are zlib's in place of libdeflate's.
 _LEVELS = {
@@ -79,8 +80,8 @@ def build(
     documents: Mapping[str, bytes],
     architecture: str | None,
     guard: Callable[[], None] = unguarded,
-) -> dict[str, Any]:
-    """Build an image with another tool and publish it under *target*; return the receipt.
+) -> Built:
+    """Build an image with another tool and publish it under *target*; return what it is.
 
     Args:
         sandbox: the merged root file system; codec and block size are those of its layers.
@@ -112,16 +113,16 @@ def build(
         file.write(prefix_of(format, deffile, documents, tables, size, architecture=architecture, created=created))
         file.seek(0)
         version = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "path": str(target),
-        "format": format,
-        "size": start + size,
-        "version": version,
-        "architecture": architecture,
-        "inodes": superblock.inodes,
-        "dropped_xattrs": left.dropped,
-        "lost": left.lost,
-    }
+    return Built(
+        path=str(target),
+        format=format,
+        size=start + size,
+        version=version,
+        architecture=architecture,
+        inodes=superblock.inodes,
+        dropped_xattrs=tuple(left.dropped),
+        lost=tuple(left.lost),
+    )
 
 
 def _mksquashfs(tool: Path, job: Job, file: BufferedRandom, start: int) -> Left:

@@ -15,10 +15,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.programs import Sink
 from sregistry.image.squashfs.columns import seconds
 from sregistry.image.squashfs.format import XATTR_PREFIXES
+from sregistry.image.tree import IMPLIED, Sandbox
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index, Xattrs
 from sregistry.layers.tar_reader import Kind

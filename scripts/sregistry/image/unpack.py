@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sregistry.errors import ImageError
-from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs.columns import seconds
+from sregistry.image.tree import IMPLIED, Sandbox
 from sregistry.layers.contents import Contents
 from sregistry.layers.index import Index
 from sregistry.layers.tar_fields import show

@@ -19,7 +19,8 @@ from typing import IO, NamedTuple, Protocol, TypeVar
 
 from sregistry.layers.compression import Compression
 from sregistry.layers.index import RAW, STRETCH, Index
-from sregistry.layers.tar_reader import Piece, is_hole
+from sregistry.layers.piece_stream import Piece
+from sregistry.layers.tar_reader import is_hole
 
 #: Bytes of blocks that are handed to a thread at a time.
 _BATCH = 512 << 10

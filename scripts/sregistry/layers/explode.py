@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from sregistry.errors import DigestMismatch, LayerError, StoreError, from_oserror
 from sregistry.layers import verify
@@ -35,7 +35,7 @@ from sregistry.oci.documents import Digest
 from sregistry.store import exploded
 from sregistry.store.beneath import opened
 from sregistry.store.store import Store
-from sregistry.system.heartbeat import beating
+from sregistry.system.heartbeat import publish_position
 
 
 def explode(
@@ -48,8 +48,8 @@ def explode(
     path: Path | None = None,
     limit: int | None = None,
     begun: Callable[[], object] = lambda: None,
-) -> dict[str, Any]:
-    """Explode the layer *blob*, unless the store has it, and return the receipt.
+) -> verify.Layer:
+    """Explode the layer *blob*, unless the store has it, and return it.
 
     Args:
         store: holds the blob, takes the result.
@@ -73,7 +73,7 @@ def explode(
     @contextlib.contextmanager
     def reading() -> Iterator[IO[bytes]]:
         try:
-            with opened(path, depth=3) as file, beating(f"explode-{blob.algorithm}-{blob.hex}", file):
+            with opened(path, depth=3) as file, publish_position(str(blob), file):
                 yield file
         except OSError as error:
             wrong = from_oserror(error, StoreError, f"can't explode {name}:")
@@ -116,35 +116,25 @@ def unlike(name: str, found: str, diff_id: Digest) -> DigestMismatch:
     )
 
 
-def explode_tar(store: Store, tar: bytes, compression: Compression) -> dict[str, Any]:
-    """Explode a small tar of our own making and return the receipt."""
+def explode_tar(store: Store, tar: bytes, compression: Compression) -> verify.Layer:
+    """Explode a small tar of our own making and return it."""
     return explode_stream(store, io.BytesIO(tar), "metadata", Digest.of(tar), compression, threads=1)
 
 
-def explode_stream(store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, *, threads: int) -> dict[str, Any]:
-    """Explode a stream that is in no store, unless the store has its result, and return the receipt. Raises as `explode`."""
+def explode_stream(store: Store, file: IO[bytes], name: str, diff_id: Digest, compression: Compression, *, threads: int) -> verify.Layer:
+    """Explode a stream that is in no store, unless the store has its result, and return it. Raises as `explode`."""
     return _once(store, diff_id, compression, lambda: _explode(store, file, name, diff_id, compression, threads))
 
 
-def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], verify.Layer]) -> dict[str, Any]:
-    """Call *run* unless a store has its result, one process at a time; return the receipt."""
+def _once(store: Store, diff_id: Digest, compression: Compression, run: Callable[[], verify.Layer]) -> verify.Layer:
+    """Call *run* unless a store has its result, one process at a time; return it."""
     name = exploded.lock(compression.variant, diff_id)
     found = verify.find(store, compression.variant, diff_id, log=sys.stderr)
     if found is not None and (store.root not in found.folder.parents or store.keep(name, found.folder)):
-        return _receipt(found, diff_id, compression)
+        return found
     with store.lock(name):
         found = verify.find(store, compression.variant, diff_id)
-        return _receipt(found or run(), diff_id, compression)
-
-
-def _receipt(layer: verify.Layer, diff_id: Digest, compression: Compression) -> dict[str, Any]:
-    return {
-        "diff_id": str(diff_id),
-        "variant": compression.variant,
-        "path": str(layer.folder),
-        "index": layer.digest.hex(),
-        "holds": [{"path": str(layer.folder / name), "size": size} for name, size in (("data", layer.data), ("index", layer.index))],
-    }
+        return found or run()
 
 
 def _blame(store: Store, path: Path, blob: Digest, *, ours: bool) -> None:

@@ -23,19 +23,16 @@ from collections.abc import Iterator
 from enum import IntEnum
 from itertools import count, repeat
 
-from sregistry.errors import LayerError
 from sregistry.layers import sparse_maps
 from sregistry.layers.pax import Records
+from sregistry.layers.piece_stream import BLOCK, Piece, PieceStream
 from sregistry.layers.tar_fields import Fail, NoNumber, check_path, clean, decimal, integer, number, ranged, show
 from sregistry.system import limits
 
-_BLOCK = 512
 _HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 6s 2x 64x 8s 8s 155s 12x")
 _ZEROS = memoryview(bytes(1 << 20))
 #: What a header means by a size or a time: 64 bits with a sign, as archive/tar and GNU tar read them.
 _LEAST = -(1 << 63)
-
-Piece = bytes | memoryview
 
 
 class Kind(IntEnum):
@@ -100,7 +97,7 @@ _EXTENSIONS = frozenset((b"x", b"g", b"X", b"L", b"K", b"V"))
 _ZERO = (b"", b"\0")
 
 
-class TarReader:
+class TarReader(PieceStream):
     """Iterates over the entries of a stream of pieces; `blocks` reads the content of the current one.
 
     Raises:
@@ -109,12 +106,7 @@ class TarReader:
     """
 
     def __init__(self, pieces: Iterator[bytes], name: str) -> None:
-        self._pieces = pieces
-        self._name = name
-        self._piece = b""
-        self._view = memoryview(b"")
-        self._at = 0  # in the current piece
-        self._before = 0  # bytes of the stream before the current piece
+        super().__init__(pieces, name)
         self._header_at = 0
         self._data = 0  # unread bytes of the current entry's data
         self._padding = 0
@@ -137,9 +129,7 @@ class TarReader:
             if before >= limits.INODES:
                 raise self._fail(f"more entries than the limit INODES of {limits.INODES}", self._header_at)
             yield entry
-        for piece in self._pieces:  # what follows the end counts for the digest
-            self._before += len(self._piece)
-            self._piece = piece
+        self._exhaust()  # what follows the end counts for the digest
 
     def blocks(self, entry: Entry, size: int) -> Iterator[Piece]:
         """Yield the current file's content in blocks of *size* bytes, 1 MiB at most, the last one shorter; see `is_hole`."""
@@ -180,47 +170,6 @@ class TarReader:
         if held:
             yield b"".join(parts)
 
-    # -- the stream
-
-    @property
-    def _offset(self) -> int:
-        return self._before + self._at
-
-    def _fail(self, message: str, offset: int | None = None) -> LayerError:
-        return LayerError(f"{self._name}: offset {self._offset if offset is None else offset}: {message}")
-
-    def _refill(self) -> bool:
-        self._before += len(self._piece)
-        self._piece = next(self._pieces, b"")
-        self._view = memoryview(self._piece)
-        self._at = 0
-        return bool(self._piece)
-
-    def _take(self, size: int) -> Piece:
-        """Return the next *size* bytes."""
-        end = self._at + size
-        if end <= len(self._piece):
-            taken = self._view[self._at : end]
-            self._at = end
-            return taken
-        return b"".join(self._stream(size))
-
-    def _stream(self, size: int, *, whole: bool = True) -> Iterator[memoryview]:
-        """Yield the next *size* bytes as they come; unless they must be *whole*, fewer at the end of the stream."""
-        while size:
-            if self._at == len(self._piece) and not self._refill():
-                if whole:
-                    raise self._fail("the tar stream ends too early")
-                return
-            part = self._view[self._at : self._at + size]
-            self._at += len(part)
-            size -= len(part)
-            yield part
-
-    def _skip(self, size: int, *, whole: bool = True) -> None:
-        for _ in self._stream(size, whole=whole):
-            pass
-
     def _content(self, size: int) -> Iterator[Piece | int]:
         """Yield the current file's content, holes as their number of bytes."""
         if self._segments is None:
@@ -240,15 +189,6 @@ class TarReader:
 
     # -- headers
 
-    def _block(self) -> bytes:
-        """Return the next block; a shorter one, or none, at the end of the stream."""
-        end = self._at + _BLOCK
-        if end <= len(self._piece):
-            taken = self._piece[self._at : end]
-            self._at = end
-            return taken
-        return b"".join(self._stream(_BLOCK, whole=False))
-
     def _header(self) -> tuple[bytes, int] | None:
         """Return the next header and its offset, or None at the end."""
         offset = self._header_at = self._offset
@@ -257,7 +197,7 @@ class TarReader:
             if self._block().strip(b"\0"):
                 raise self._fail("a single zero block amid the tar stream", offset)
             return None
-        if len(header) < _BLOCK:
+        if len(header) < BLOCK:
             raise self._fail("the tar stream ends too early")
         stated = number(header[148:156], "checksum")
         if stated != checksum(header):
@@ -282,13 +222,13 @@ class TarReader:
             size = number(header[124:136], "size")
             if flag == b"V":  # GNU volume label: no member
                 self._skip(ranged(size, "size", self._failing(offset), 0, limits.FILE))
-                self._skip(-size % _BLOCK, whole=False)
+                self._skip(-size % BLOCK, whole=False)
                 continue
-            held += _BLOCK + size
+            held += BLOCK + size
             if size < 0 or held > limits.HEADERS:
                 raise self._fail(f"extended headers of {held} bytes, over the limit HEADERS of {limits.HEADERS}", offset)
             data = bytes(self._take(size))
-            self._skip(-size % _BLOCK, whole=False)
+            self._skip(-size % BLOCK, whole=False)
             if flag == b"L":
                 name = data.partition(b"\0")[0]
             elif flag == b"K":
@@ -346,7 +286,7 @@ class TarReader:
             if size < 0:
                 raise self._fail(f"{show(name)}: a negative size", offset)
             entry.size = self._data = ranged(size, "size", self._failing(offset, name), 0, limits.FILE)
-            self._padding = -size % _BLOCK
+            self._padding = -size % BLOCK
             if flag == b"S" or (records is not None and (records.values or records.pairs)):
                 name = self._sparse(entry, header, offset, records or Records(), name)
         if (
@@ -406,19 +346,19 @@ class TarReader:
     def _more_blocks(self) -> Iterator[bytes]:
         """Yield the blocks that follow."""
         while True:
-            yield bytes(self._take(_BLOCK))
+            yield bytes(self._take(BLOCK))
 
     def _data_blocks(self) -> Iterator[bytes]:
         """Yield the blocks in front of the data of the current entry, which they count for."""
-        while self._data >= _BLOCK:
-            self._data -= _BLOCK
-            yield bytes(self._take(_BLOCK))
+        while self._data >= BLOCK:
+            self._data -= BLOCK
+            yield bytes(self._take(BLOCK))
 
 
 def is_header(block: bytes) -> bool:
     """Tell whether a block is a tar header: its checksum is right."""
     try:
-        return len(block) == _BLOCK and bool(block[0]) and number(block[148:156], "checksum") == checksum(block)
+        return len(block) == BLOCK and bool(block[0]) and number(block[148:156], "checksum") == checksum(block)
     except NoNumber:
         return False
 

@@ -40,9 +40,11 @@ _BROKEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ENOMEM, er
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """An exploded layer: its folder, the digest of its index, and the bytes of both files."""
+    """An exploded layer: its folder, what it was made of and how, the digest of its index, and the bytes of both files."""
 
     folder: Path
+    diff_id: Digest
+    variant: str
     digest: bytes
     data: int
     index: int
@@ -62,7 +64,7 @@ def find(store: Store, variant: str, diff_id: Digest, *, log: TextIO | None = No
     for files in (store.files, *store.further):
         for name in _names(variant, diff_id):
             if files.is_folder(name):
-                layer, why = _judged(store, files, name, identity(variant, diff_id))
+                layer, why = _judged(store, files, name, variant, diff_id)
                 if layer is not None:
                     return layer
                 if log is not None:
@@ -80,8 +82,8 @@ def publish(store: Store, folder: Path, variant: str, diff_id: Digest, index: In
             made = Index.parse(file, merging=True)
             # Equal, or one that somebody else made at the same time, who took this process for dead.
             if made is not None and made.digest == index.digest:
-                return Layer(folder=store.root / name, digest=made.digest, data=index.data_size, index=os.fstat(file.fileno()).st_size)
-        layer, _ = _judged(store, store.files, name, identity(variant, diff_id))
+                return _layer(store.root / name, variant, diff_id, made, os.fstat(file.fileno()).st_size)
+        layer, _ = _judged(store, store.files, name, variant, diff_id)
         if layer is not None:
             return layer
     places = " and ".join(str(store.root / name) for name in _names(variant, diff_id))
@@ -116,11 +118,15 @@ def owned(store: Store, folder: Path) -> bool:
         return False
 
 
+def _layer(folder: Path, variant: str, diff_id: Digest, index: Index, size: int) -> Layer:
+    return Layer(folder=folder, diff_id=diff_id, variant=variant, digest=index.digest, data=index.data_size, index=size)
+
+
 def _names(variant: str, diff_id: Digest) -> tuple[str, str]:
     return f"exploded/{variant}.u{os.geteuid()}/{diff_id.hex}", f"exploded/{variant}/{diff_id.hex}"
 
 
-def _judged(store: Store, files: Root, name: str, wanted: bytes) -> tuple[Layer | None, str]:
+def _judged(store: Store, files: Root, name: str, variant: str, diff_id: Digest) -> tuple[Layer | None, str]:
     """Return the layer if it may be used, else why not."""
     try:
         with files.open(f"{name}/index") as file, files.open(f"{name}/data") as data:
@@ -132,12 +138,11 @@ def _judged(store: Store, files: Root, name: str, wanted: bytes) -> tuple[Layer 
             index = Index.parse(file, merging=True)
             if index is None or index.data_size != size:
                 return None, "it is damaged"
-            if index.identity != wanted:
+            if index.identity != identity(variant, diff_id):
                 return None, f"it is {index.identity.decode(errors='replace')}"
             if owners != {os.geteuid()} and _mismatch(data.fileno(), index) is not None:
                 return None, "its data is damaged"
-            layer = Layer(folder=files.path / name, digest=index.digest, data=size, index=os.fstat(file.fileno()).st_size)
-            return layer, ""
+            return _layer(files.path / name, variant, diff_id, index, os.fstat(file.fileno()).st_size), ""
     except OSError as error:
         return None, error.strerror or str(error)
 

@@ -12,6 +12,11 @@ from sregistry.oci.json_fields import wrong
 _TEXT = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
 
 
+def is_digest(text: str) -> bool:
+    """Tell whether *text* is a digest."""
+    return _TEXT.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
     """``sha256:`` + 64 or ``sha512:`` + 128 lower-case hexadecimal digits (image-spec, descriptor.md)."""
@@ -19,7 +24,7 @@ class Digest:
     text: str
 
     def __post_init__(self) -> None:
-        if not _TEXT.fullmatch(self.text):
+        if not is_digest(self.text):
             raise DocumentError(f"{self.text!r} is no digest (sha256: and 64 hexadecimal digits, lower case)")
 
     def __str__(self) -> str:
@@ -44,7 +49,7 @@ class Digest:
     @classmethod
     def parse(cls, value: object, key: str) -> Digest:
         """Read a digest. Raises DocumentError that names the key."""
-        if not isinstance(value, str) or not _TEXT.fullmatch(value):
+        if not isinstance(value, str) or not is_digest(value):
             wrong(key, "a sha256 or sha512 digest", value)
         return cls(value)
 

@@ -181,3 +181,15 @@ def _runs(architecture: str, processor: tuple[int, int], program: tuple[int, int
         # Armv9.n has all of Armv8.(n + 5) (Arm Architecture Reference Manual, A2.2).
         return program[1] <= processor[1] + 5
     return program <= processor
+
+
+def may_be_one(one: str, other: str) -> bool:
+    """Tell whether two platforms may be one: what either does not say ("" says nothing) does not count."""
+    try:
+        first, second = (Platform.parse(text) if text else None for text in (one, other))
+    except ConfigError:
+        return one == other
+    if first is None or second is None:
+        return True
+    variants = {first.variant, second.variant} - {None}
+    return (first.os, first.architecture) == (second.os, second.architecture) and len(variants) < 2

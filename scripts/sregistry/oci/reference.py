@@ -42,6 +42,14 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def is_host(text: str) -> bool:
+    """Tell whether *text* is host[:port], as a reference has it."""
+    try:
+        return "/" not in text and Reference.parse(f"{text}/a/b", registry=text, collection="").registry == text
+    except InvalidReference:
+        return False
+
+
 def is_repository(text: str) -> bool:
     """Tell whether *text* is the name of a repository by the grammar."""
     return len(text) <= _LONGEST and _REPOSITORY.fullmatch(text) is not None

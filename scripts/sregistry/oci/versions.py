@@ -31,6 +31,16 @@ def version(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     return (*parts, (1, 0, "")), name
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with: (8, 9, 7) of `v8.9.7+cuda12.2`; none if it begins otherwise.
+
+    Filters compare these: what follows them (`a0`, `+cuda12.2`) has another order, or none, at each publisher.
+    """
+    match = re.match(r"v?(\d+(?:\.\d+)*)", text, re.ASCII)
+    # The interpreter refuses to read longer numbers, and no version has them.
+    return tuple(int(part) for part in match[1].split(".") if len(part) < 20) if match else ()
+
+
 def pre_releases(tag: str) -> set[str]:
     """Return the words in a tag that mark a pre-release."""
     tag = tag.lower()

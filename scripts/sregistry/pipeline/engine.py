@@ -1,4 +1,4 @@
-"""Snakemake, run through its public API in a process of its own.
+"""Snakemake: what the rules read of the running one, and a run through its public API in a process of its own.
 
 ```
 sregistry pull ──▶ python -m sregistry.pipeline.engine        a session, a working folder and an environment of its own
@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from sregistry.results.paths import RESULTS
 
 #: Seconds that interrupted jobs have until they get SIGTERM, and until they get SIGKILL.
 _GRACE, _PATIENCE = 0.5, 1.5
@@ -119,6 +121,79 @@ class Engine:
         self.complaints.append(f"Snakemake {how}")
 
 
+class Host:
+    """The running Snakemake, as the rules see it: the only place that touches its `workflow` object.
+
+    Documented: `cores`, `main_snakefile` and `executor_plugin` (interface of executor plugins). Undocumented, and only read:
+
+    ```
+    is_main_process                     modifier.modify_path     config_settings.configfiles
+    global_resources["network"].value   executor_settings        current_basedir
+    ```
+
+    Args:
+        workflow, checkpoints: the globals of that name, in a rule file of `workflow/rules`.
+    """
+
+    def __init__(self, workflow: Any, checkpoints: Any) -> None:
+        self._workflow, self._checkpoints = workflow, checkpoints
+        # What follows is another matter once the rule file has been read.
+        self._rules = workflow.current_basedir
+        self.top = Path(workflow.modifier.modify_path(RESULTS)).parent
+        snakefile = self._rules.join("../Snakefile").get_path_or_uri(secret_free=False)
+        self.own: bool = os.path.normpath(snakefile) == os.path.normpath(workflow.main_snakefile)
+        self.first: bool = workflow.is_main_process
+
+    @property
+    def files(self) -> list[str]:
+        """Files of configuration on the command line, those that weigh most first."""
+        return [str(path) for path in reversed(self._workflow.config_settings.configfiles)]
+
+    @property
+    def executes(self) -> bool:
+        """As in `host.Host`, like all that follows."""
+        return self._workflow.executor_plugin is not None
+
+    @property
+    def runs(self) -> bool:
+        plugin = self._workflow.executor_plugin
+        return self.first and plugin is not None and not (plugin.common_settings.dryrun_exec or plugin.common_settings.touch_exec)
+
+    @property
+    def local(self) -> bool:
+        return self.executes and not self._workflow.executor_plugin.common_settings.non_local_exec
+
+    @property
+    def cores(self) -> int:
+        from snakemake.exceptions import WorkflowError
+
+        try:
+            return int(self._workflow.cores)
+        except WorkflowError:  # nobody has said how many
+            return os.cpu_count() or 1
+
+    @property
+    def network(self) -> int | None:
+        resources = self._workflow.global_resources
+        return resources["network"].value or None if "network" in resources else None
+
+    @property
+    def lost_program(self) -> str | None:
+        # By a relative profile with --directory: each job would fail with "not found".
+        settings = self._workflow.executor_settings
+        for name, value in vars(settings).items() if settings else ():
+            if name.endswith("_cmd") and value and "/" in value and not os.path.exists(value.split()[0]):
+                return str(value)
+        return None
+
+    def checkpoint(self, name: str) -> Path:
+        return Path(getattr(self._checkpoints, name).get().output[0])
+
+    def caption(self, name: str) -> object:
+        """Return the text of a page of the report, as `report(caption=…)` takes it from a function."""
+        return self._rules.join(f"../report/{name}.rst")
+
+
 def workflow() -> Path:
     """Return the folder of the Snakefile."""
     here = Path(__file__).parents[1]
@@ -191,6 +266,7 @@ def _run(state: Path, config: Mapping[str, Any], *, force: bool, tell: Callable[
     )
     from snakemake_interface_logger_plugins.common import LogEvent
 
+    from sregistry.pipeline.host import ALL_CONNECTIONS
     from sregistry.system import cores
 
     class Events(logging.Handler):
@@ -212,7 +288,7 @@ def _run(state: Path, config: Mapping[str, Any], *, force: bool, tell: Callable[
             snakefile=workflow() / "Snakefile",
             workdir=state,
             config_settings=ConfigSettings(config=config),
-            resource_settings=ResourceSettings(cores=cores.usable()),
+            resource_settings=ResourceSettings(cores=cores.usable(), resources={"network": ALL_CONNECTIONS}),
         )
         # As workflow/profiles/default has it. The lease is the lock.
         graph = flow.dag(

@@ -2,7 +2,7 @@
 
 ```
 images, settings ─▶ key ─▶ <state>/pulls/<key>/ {results, logs, .snakemake}   under a lease: one pull of the same at a time
-                           └ Snakemake, in a process of its own ─▶ jobs ─▶ receipts, logs ─▶ [Outcome]
+                           └ Snakemake, in a process of its own ─▶ jobs ─▶ receipts, logs ─▶ [PullResult]
 ```
 
 The state folder is the user's own, whatever the cache is: `$XDG_STATE_HOME/sregistry`, by default
@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -32,21 +31,25 @@ from sregistry.catalog import occupant
 from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.record import Record, record
 from sregistry.config import requested, temporary
+from sregistry.config.options import DISABLE_CACHE, flag
 from sregistry.config.registries import OWN, own_file
 from sregistry.config.secrets_file import overlay
-from sregistry.config.settings import DISABLE_CACHE, Settings, flag
+from sregistry.config.settings import Settings
 from sregistry.config.targets import Target, targets
 from sregistry.errors import ConfigError, SregistryError, StoreError, from_oserror
 from sregistry.image import programs
 from sregistry.pipeline import writable
 from sregistry.pipeline.engine import Engine
-from sregistry.pipeline.progress import LOOK, Display, Tracker
+from sregistry.pipeline.progress.displays import Display
+from sregistry.pipeline.progress.tracker import LOOK, Tracker
 from sregistry.results import receipts
+from sregistry.results.failures import BUG
+from sregistry.results.job_logs import Job, JobLogs
+from sregistry.results.paths import BENCHMARKS, FAILED, GATHERED, IMAGE, LOGS, MANIFEST, RECORD, SANDBOX, Results
 from sregistry.results.resolved import Resolved
 from sregistry.store import maintenance
 from sregistry.store.store import Store
-from sregistry.system import heartbeat
-from sregistry.system import logs as messages
+from sregistry.system import heartbeat, logs
 from sregistry.system.locks import lease
 
 #: How many state folders are kept, and for how many seconds after their last use.
@@ -58,12 +61,10 @@ _PATHS = (
 )
 #: Settings that make no difference to a receipt.
 _PASSING = ("connections", "layer_limit", "refresh", "force")
-#: Where a line of a log says what went wrong.
-_ERROR = re.compile(r"^error: (.*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class PullResult:
     """What became of one image.
 
     `record` is what the catalog has of it, None if it failed, and `errors` say why; `change` is "new" or
@@ -84,7 +85,7 @@ def run(
     force: bool = False,
     no_cache: bool = False,
     shown: Display,
-) -> list[Outcome]:
+) -> list[PullResult]:
     """Have images made and recorded.
 
     Args:
@@ -121,17 +122,18 @@ def run(
                 settings = replace(settings, cache=Path(stack.enter_context(cache)).absolute())
         except OSError as error:
             raise from_oserror(error, StoreError, "can't make a temporary folder") from error
-        _forget_records(state, made, settings)
-        before = {target.key: _time(state, target, settings) for target in made}
+        place = Results(state)
+        _forget_records(place, made, settings)
+        before = {target.key: _time(place, target, settings) for target in made}
         if None in before.values():
             writable.refuse(_places(settings, no_cache=no_cache))
         store = Store(settings.store)
         stack.enter_context(maintenance.session(store))
-        refused = occupant.refusals(made, settings, merged, state / "results")
+        refused = occupant.refusals(made, settings, merged, place)
         if len(refused) == len(made):  # nothing is asked for then, and nothing fetched
-            return [Outcome(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
-        tracker = Tracker(state / "results", [target.key for target in made], settings.compression.variant, store, folder)
-        given = {**environ, **_absolute(environ), **messages.exported(), DISABLE_CACHE: "no", heartbeat.VARIABLE: str(folder)}
+            return [PullResult(target=target, record=None, change=None, errors=(str(refused[target.key]),)) for target in made]
+        tracker = Tracker(place, [target.key for target in made], settings.compression.variant, store, folder)
+        given = {**environ, **_absolute(environ), **logs.exported(), DISABLE_CACHE: "no", heartbeat.VARIABLE: str(folder)}
         engine = Engine(state, _config(entries, settings), given, force=force)
         try:
             engine.start()
@@ -142,9 +144,9 @@ def run(
         except BaseException:
             engine.stop()
             raise
-        found = [_outcome(state, target, settings, before[target.key], engine) for target in made]
-        if engine.failed and not any(outcome.errors for outcome in found):
-            found = [replace(outcome, record=None, errors=(f"{outcome.target.uri}: {engine.complaint()}",)) for outcome in found]
+        found = [_result(place, target, settings, before[target.key], engine) for target in made]
+        if engine.failed and not any(result.errors for result in found):
+            found = [replace(result, record=None, errors=(f"{result.target.uri}: {engine.complaint()}",)) for result in found]
         return found
 
 
@@ -193,18 +195,17 @@ def _state(key: str, environ: Mapping[str, str], say: Callable[[str], object]) -
             if own is not None:
                 (state / OWN).write_bytes(own)
                 (state / OWN).chmod(0o644)  # whatever the umask: what others may write is not obeyed
-            shutil.rmtree(state / "logs", ignore_errors=True)
+            shutil.rmtree(state / LOGS, ignore_errors=True)
             os.utime(state)
         except OSError as error:
             problem = from_oserror(error, StoreError, "can't keep the state of a pull:")
             problem.hint = "set XDG_STATE_HOME to a folder that you can write"
             raise problem from error
         yield state
-        for name in ("benchmarks", ".snakemake/log", ".snakemake/locks"):
+        for name in (BENCHMARKS, ".snakemake/log", ".snakemake/locks"):
             shutil.rmtree(state / name, ignore_errors=True)
-        for index in (state / "results").glob("*/sandbox.index"):  # as large as the image has files, and soon made again
-            if (index.parent / "image.json").exists():
-                index.unlink(missing_ok=True)
+        for image in state.glob(IMAGE.format(image="*")):  # an index is as large as the image has files, and soon made again
+            Results(state).at(SANDBOX, image=image.parent.name).unlink(missing_ok=True)
     _prune(root, key)
 
 
@@ -259,63 +260,53 @@ def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
 # -- what became of it
 
 
-def _last(state: Path, target: Target, settings: Settings) -> Path:
+def _last(place: Results, target: Target, settings: Settings) -> Path:
     """Return the receipt that is there when all is done."""
-    return state / "results" / target.key / ("image.json" if settings.disable else "record.json")
+    return place.at(IMAGE if settings.disable else RECORD, image=target.key)
 
 
-def _time(state: Path, target: Target, settings: Settings) -> int | None:
+def _time(place: Results, target: Target, settings: Settings) -> int | None:
     with contextlib.suppress(OSError):
-        return _last(state, target, settings).stat().st_mtime_ns
+        return _last(place, target, settings).stat().st_mtime_ns
     return None
 
 
-def _forget_records(state: Path, made: Sequence[Target], settings: Settings) -> None:
+def _forget_records(place: Results, made: Sequence[Target], settings: Settings) -> None:
     """Discard receipts of records that the catalog has no longer: they were removed or renamed since."""
     ids = {record.id for record in Catalog(settings.database).records()}
     for target in made:
-        path = state / "results" / target.key / "record.json"
+        path = place.at(RECORD, image=target.key)
         with contextlib.suppress(SregistryError):
-            if path.exists() and receipts.read(path).get("id") not in ids:
+            if path.exists() and receipts.Recorded.read(path).id not in ids:
                 path.unlink()
 
 
-def _outcome(state: Path, target: Target, settings: Settings, before: int | None, engine: Engine) -> Outcome:
-    now = _time(state, target, settings)
-    errors = _errors(state, target, settings)
+def _result(place: Results, target: Target, settings: Settings, before: int | None, engine: Engine) -> PullResult:
+    now = _time(place, target, settings)
+    errors = _errors(place, target, settings)
     if now is None and not errors:
         errors = (f"{target.uri}: {engine.complaint()}",)
     if errors:
-        return Outcome(target=target, record=None, change=None, errors=errors)
-    change = None
-    if now != before:
-        change = "new" if receipts.read(_last(state, target, settings)).get("new", before is None) else "update"
-    return Outcome(target=target, record=_record(state, target, settings), change=change)
+        return PullResult(target=target, record=None, change=None, errors=errors)
+    kept, new = _record(place, target, settings)
+    is_new = before is None if new is None else new
+    return PullResult(target=target, record=kept, change=None if now == before else "new" if is_new else "update")
 
 
-def _record(state: Path, target: Target, settings: Settings) -> Record:
-    """Return an image's record; without a catalog, what would be in it."""
-    folder = state / "results" / target.key
+def _record(place: Results, target: Target, settings: Settings) -> tuple[Record, bool | None]:
+    """Return an image's record, and whether it replaced none; without a catalog, what would be in it, and None."""
     if not settings.disable:
-        number = receipts.read(folder / "record.json")["id"]
-        return next(kept for kept in Catalog(settings.database).records() if kept.id == number)
-    return record(Resolved.read(folder / "manifest.json"), receipts.read(folder / "image.json"), now=datetime.now(UTC))
+        recorded = receipts.Recorded.read(place.at(RECORD, image=target.key))
+        return next(kept for kept in Catalog(settings.database).records() if kept.id == recorded.id), recorded.new
+    resolved = Resolved.read(place.at(MANIFEST, image=target.key))
+    return record(resolved, receipts.Image.read(place.at(IMAGE, image=target.key)), now=datetime.now(UTC)), None
 
 
-def _errors(state: Path, target: Target, settings: Settings) -> tuple[str, ...]:
-    """Return what the logs of this run say against an image, each line once."""
-    logs = [*(state / "logs").glob(f"*/{target.key}.log"), *(state / "logs" / "manifests").glob("*.log")]
-    try:
-        digests = [layer["digest"] for layer in receipts.read(state / "results" / target.key / "manifest.json").get("layers", ())]
-    except StoreError:
-        digests = []
-    for digest in digests:
-        logs += [state / "logs/layer" / f"{digest}.log", state / "logs/explode" / f"{digest}.{settings.compression.variant}.log"]
-    found: dict[str, None] = {}
-    for log in logs:
-        with contextlib.suppress(OSError):
-            text = log.read_text(errors="replace")
-            found |= dict.fromkeys(_ERROR.findall(text))
-            if text.startswith("Traceback") or "\nTraceback" in text:
-                found[f"{target.uri}: {log.parent.name}: {text.splitlines()[-1]}; please report this"] = None
-    return tuple(found)
+def _errors(place: Results, target: Target, settings: Settings) -> tuple[str, ...]:
+    """Return why the jobs of this run failed that an image needs, each reason once."""
+    job_logs = JobLogs(place)
+    jobs = job_logs.jobs(target.key, settings.compression.variant, receipts.layer_digests(place.at(MANIFEST, image=target.key)))
+    # A job that gathers has no image's name.
+    jobs += [Job("manifests", path.stem, path) for path in place.at(GATHERED, batch="_").parent.glob(f"*{FAILED}")]
+    failures = filter(None, (job_logs.trace(job).failure for job in jobs))
+    return tuple(dict.fromkeys(f"{target.uri}: {failure}" if failure.cause == BUG else str(failure) for failure in failures))

@@ -6,51 +6,44 @@ end ───▶ what is there ─┴─▶ done | unchanged | failed | left ─
          manifests ──────────────────────────────────────────▶ results/lock.yaml
 ```
 
-Why an image failed is in the logs of its jobs and of its layers' jobs: the last line that begins with
-`error: `. A log that an earlier run left does not count. The files belong to the run that ended last
-in this folder.
+Why an image failed, its jobs and those of its layers say (results/job_logs.py). What an earlier run left does not count.
+The files belong to the run that ended last in this folder.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
-from sregistry.config import lock_file
 from sregistry.config.lock_file import Lock
 from sregistry.config.plan import Plan
 from sregistry.config.targets import Target
 from sregistry.errors import SregistryError, StoreError, from_oserror
+from sregistry.pipeline import pinned
 from sregistry.results import receipts
-from sregistry.results.changes import Change, size, table, told
+from sregistry.results.changes import Change, as_table
+from sregistry.results.job_logs import Job, JobLogs
+from sregistry.results.paths import IMAGE, LOCK, MANIFEST, RECORD, SUMMARY, Results
+from sregistry.results.receipts import Image
 from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
-from sregistry.system import logs as messages
+from sregistry.system import logs
 from sregistry.system.locks import lease
+from sregistry.system.units import amount, table
 from sregistry.terminal import printable
 
 #: The last one is of a run that was told to make something else, such as `--until manifests`.
 DONE, UNCHANGED, FAILED, LEFT = "done", "unchanged", "failed", "left"
 
-#: The stages whose logs and benchmarks have the image's name, in their order, with what each makes.
-_STAGES = {
-    "manifest": "manifest.json",
-    "metadata": "metadata.json",
-    "sandbox": "sandbox.index",
-    "image": "image.json",
-    "catalog": "record.json",
-}
 _NOT_REACHED = "not reached: the run ended before"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class ImageStatus:
     """How an image ended.
 
     `digest` is the manifest's, `version` the hash of the file, `size` its bytes; `seconds` are those of all jobs of
@@ -71,34 +64,24 @@ class Outcome:
     before: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What a job of this run left: its seconds and its error; None of both if it did not run, or said nothing."""
-
-    ran: bool
-    seconds: float
-    error: str | None
-
-
 class Summary:
     """Watches the images of one run; workflow/schemas/summary.schema.yaml describes what it writes.
 
     Args:
-        results, logs, benchmarks: the folders of the run.
+        place: the run's working folder.
         out: where the tables go; stderr without it.
     """
 
-    def __init__(self, results: Path, logs: Path, benchmarks: Path, out: TextIO | None = None) -> None:
-        self._results, self._logs, self._benchmarks, self._out = results, logs, benchmarks, out
+    def __init__(self, place: Results, out: TextIO | None = None) -> None:
+        self._place, self._out = place, out
+        self._logs = JobLogs(self._place)
         self._plan: Plan | None = None
         self._targets: Sequence[Target] = ()
-        self._begin = 0
         self._tags: dict[str, list[str]] = {}
-        self._images: dict[str, dict[str, Any] | None] = {}
+        self._images: dict[str, Image | None] = {}
         self._manifests: dict[str, Resolved | None] = {}
         self._changes: list[Change] | None = None
         self._closed = False
-        self._job = functools.cache(self._look)
 
     @property
     def begun(self) -> bool:
@@ -115,14 +98,14 @@ class Summary:
         if self._plan is None:
             self._plan = plan
             try:
-                self._results.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self._results) as file:
+                self._place.folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self._place.folder) as file:
                     file.write(b"now")
                     file.flush()
-                    self._begin = os.fstat(file.fileno()).st_mtime_ns
+                    self._logs = JobLogs(self._place, os.fstat(file.fileno()).st_mtime_ns)
             except OSError as error:
                 raise from_oserror(error, StoreError, "can't write") from error
-            self._tags = plan.pinned(self._results)
+            self._tags = pinned.tags(plan, self._place)
             if plan.settings.locked is None:
                 self._locked()  # what it can't be added to is told before anything is done
 
@@ -149,7 +132,7 @@ class Summary:
             elif (error := self._refusal(target)) is not None:
                 self._changes.append(Change(uri=uri, platform=platform, before=named, after=None, error=error))
         self._changes = list(dict.fromkeys(self._changes))  # what becomes several files is told once
-        self._print(told(self._changes))
+        self._print(as_table(self._changes))
 
     def close(self, *, failed: bool = False, patterns: Mapping[str, str] | None = None) -> None:
         """Tell how all ended, once: the table, summary.json and lock.yaml.
@@ -166,23 +149,23 @@ class Summary:
         self.gathered()
         self._closed = True
         manifests = {target.key: self._manifest(target) for target in self._targets}
-        outcomes = [self._outcome(target, manifests[target.key], failed=failed) for target in self._targets]
+        statuses = [self._status(target, manifests[target.key], failed=failed) for target in self._targets]
         lists = self._lists(patterns or {}, failed=failed)
         # A pattern counts by its images, or, without any, as what failed.
-        states = [*(outcome.status for outcome in outcomes), *(FAILED for item in lists if item["status"] == FAILED)]
+        states = [*(image.status for image in statuses), *(FAILED for item in lists if item["status"] == FAILED)]
         counts = {status: states.count(status) for status in (DONE, UNCHANGED, FAILED, LEFT)}
         value = {
             "version": 1,
-            "images": [asdict(outcome) for outcome in outcomes],
+            "images": [asdict(image) for image in statuses],
             "patterns": lists,
             "changes": None if self._changes is None else [change.json() for change in self._changes],
             "counts": counts,
         }
-        path = self._results / "summary.json"
+        path = self._place.at(SUMMARY)
         receipts.write(path, value)
         self._lock(manifests)
         if len(states) > 1:
-            rows = [_row(outcome) for outcome in outcomes]
+            rows = [_row(image) for image in statuses]
             rows += [[FAILED, item["uri"], "", "", item["reason"]] for item in lists if item["status"] == FAILED]
             self._print(table(rows))
             counted = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -193,11 +176,11 @@ class Summary:
         if self._plan is None or self._plan.settings.locked is not None:
             return
         images = [(target, found.named) for target in self._targets if (found := manifests[target.key]) is not None]
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._place)
         lists = [(pattern, tags[pattern.key]) for pattern in self._plan.patterns if tags.get(pattern.key)]
         if not images and not lists:
             return
-        path = self._results / lock_file.NAME
+        path = self._place.at(LOCK)
         try:
             with lease(path.with_name(f".{path.name}.lock")):  # another run in this folder may end now
                 data = self._locked().merged(images, lists).encode()
@@ -208,18 +191,18 @@ class Summary:
 
     def _locked(self) -> Lock:
         """Return what earlier runs resolved. Raises ConfigError."""
-        path = self._results / lock_file.NAME
+        path = self._place.at(LOCK)
         return Lock.read(path) if path.exists() else Lock(path=path, images={}, tags={})
 
-    def _outcome(self, target: Target, manifest: Resolved | None, *, failed: bool) -> Outcome:
+    def _status(self, target: Target, manifest: Resolved | None, *, failed: bool) -> ImageStatus:
         assert self._plan is not None
         image, before = self._image(target), self._images[target.key]
-        last = "image.json" if self._plan.settings.disable else "record.json"
-        whole = image is not None and (self._results / target.key / last).is_file()
+        last = IMAGE if self._plan.settings.disable else RECORD
+        whole = image is not None and self._place.at(last, image=target.key).is_file()
         reason = self._problem(target, manifest) or (None if whole else _NOT_REACHED) if failed else None
         status = FAILED if reason else LEFT if not whole else UNCHANGED if image == before else DONE
-        found = image or {}
-        return Outcome(
+        jobs = self._jobs(target, manifest)
+        return ImageStatus(
             uri=target.uri,
             platform=str(target.platform),
             format=target.format,
@@ -227,16 +210,16 @@ class Summary:
             status=status,
             reason=reason,
             digest=None if manifest is None else str(manifest.digest),
-            version=found.get("version"),
-            size=found.get("size"),
-            seconds=0.0 if status == UNCHANGED else round(sum(job.seconds for job in self._jobs(target, manifest)), 3),
-            before=None if before is None else {"version": before.get("version"), "size": before.get("size")},
+            version=None if image is None else image.version,
+            size=None if image is None else image.size,
+            seconds=0.0 if status == UNCHANGED else round(sum(self._logs.trace(job).seconds for job in jobs), 3),
+            before=None if before is None else {"version": before.version, "size": before.size},
         )
 
     def _lists(self, failed_patterns: Mapping[str, str], *, failed: bool) -> list[dict[str, Any]]:
         """Return what became of the patterns."""
         assert self._plan is not None
-        tags = self._plan.pinned(self._results)
+        tags = pinned.tags(self._plan, self._place)
         rows = []
         for pattern in self._plan.patterns:
             found, before = tags.get(pattern.key), self._tags.get(pattern.key)
@@ -245,73 +228,48 @@ class Summary:
             rows.append({"uri": pattern.described, "status": status, "reason": reason, "tags": found, "before": before})
         return rows
 
-    def _image(self, target: Target) -> dict[str, Any] | None:
+    def _image(self, target: Target) -> Image | None:
         """Return the receipt of an image that is there."""
         try:
-            value = receipts.read(self._results / target.key / "image.json")
+            value = Image.read(self._place.at(IMAGE, image=target.key))
         except SregistryError:
             return None
-        return None if receipts.stale(value) else value
+        return None if receipts.stale(value.holds) else value
 
     def _manifest(self, target: Target) -> Resolved | None:
         try:
-            return Resolved.read(self._results / target.key / "manifest.json")
+            return Resolved.read(self._place.at(MANIFEST, image=target.key))
         except SregistryError:
             return None
 
     def _refusal(self, target: Target) -> str | None:
         """Return why an image could not be resolved, where its manifest.json says so."""
         try:
-            return receipts.read(self._results / target.key / "manifest.json").get("error")
+            return receipts.Vouched.read(self._place.at(MANIFEST, image=target.key)).error
         except SregistryError:
             return None
 
     def _problem(self, target: Target, manifest: Resolved | None) -> str | None:
         """Return why an image was not made in this run: an error, or a job that ended without one."""
-        names = self._names(target, manifest)
-        error = next((job.error for stage, name, _ in names if (job := self._job(stage, name)).error), None)
-        if error is not None:
-            return error
-        cut = next((item for item in names if self._job(*item[:2]).ran and not (self._results / item[2]).is_file()), None)
-        return None if cut is None else f"{cut[0]}: the job was cut short; its log is {self._logs / cut[0] / cut[1]}.log"
+        jobs = self._jobs(target, manifest)
+        failure = next((failure for job in jobs if (failure := self._logs.trace(job).failure) is not None), None)
+        if failure is not None:
+            return str(failure)
+        cut = next((job for job in jobs if self._logs.trace(job).ran and not job.output.is_file()), None)
+        return None if cut is None else f"{cut.rule}: the job was cut short; its log is {self._logs.log(cut)}"
 
-    def _jobs(self, target: Target, manifest: Resolved | None) -> Iterable[_Job]:
-        return (self._job(stage, name) for stage, name, _ in self._names(target, manifest))
-
-    def _names(self, target: Target, manifest: Resolved | None) -> list[tuple[str, str, str]]:
-        """Return stage, name and output of the jobs that an image needs; its own first, in whose logs is what the registry refused."""
-        digests = [] if manifest is None else list(dict.fromkeys(str(layer.blob.digest) for layer in manifest.layers))
-        exploded = [f"{digest}.{target.compression.variant}" for digest in digests]
-        return [
-            *((stage, target.key, f"{target.key}/{output}") for stage, output in _STAGES.items()),
-            *(("layer", digest, f"layer/{digest}.json") for digest in digests),
-            *(("explode", name, f"explode/{name}.json") for name in exploded),
-        ]
-
-    def _look(self, stage: str, name: str) -> _Job:
-        """Return what a job left in its log and its benchmark."""
-        try:
-            with (self._logs / stage / f"{name}.log").open(errors="replace") as file:
-                if os.fstat(file.fileno()).st_mtime_ns < self._begin:
-                    return _Job(False, 0.0, None)
-                errors = [line.removeprefix("error: ").strip() for line in file if line.startswith("error: ")]
-        except OSError:
-            return _Job(False, 0.0, None)
-        try:
-            path = self._benchmarks / stage / f"{name}.tsv"
-            seconds = float(path.read_text().splitlines()[1].split("\t")[0]) if path.stat().st_mtime_ns >= self._begin else 0.0
-        except (OSError, ValueError, IndexError):
-            seconds = 0.0
-        return _Job(True, seconds, errors[-1] if errors else None)
+    def _jobs(self, target: Target, manifest: Resolved | None) -> list[Job]:
+        digests = [] if manifest is None else dict.fromkeys(str(layer.blob.digest) for layer in manifest.layers)
+        return self._logs.jobs(target.key, target.compression.variant, digests)
 
     def _print(self, lines: Iterable[str]) -> None:
-        if messages.shown(messages.Level.INFO):
+        if logs.shown(logs.Level.INFO):
             for line in lines:
                 print(printable(line), file=self._out or sys.stderr, flush=True)
 
 
-def _row(outcome: Outcome) -> list[str]:
-    if outcome.status == FAILED:
-        return [FAILED, outcome.uri, "", "", outcome.reason or ""]
-    seconds = f"{outcome.seconds:.1f} s" if outcome.status == DONE else ""
-    return [outcome.status, outcome.uri, size(outcome.size), seconds, outcome.path]
+def _row(image: ImageStatus) -> list[str]:
+    if image.status == FAILED:
+        return [FAILED, image.uri, "", "", image.reason or ""]
+    seconds = f"{image.seconds:.1f} s" if image.status == DONE else ""
+    return [image.status, image.uri, amount(image.size), seconds, image.path]

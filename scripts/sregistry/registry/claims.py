@@ -11,13 +11,14 @@ concerns this image alone, whose later stages compare. So none of the claims is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from sregistry.errors import DocumentError, SregistryError, StoreError
 from sregistry.oci.documents import Digest
+from sregistry.results.receipts import Blob
 from sregistry.results.resolved import Layer, Resolved
 from sregistry.store.store import Store
 from sregistry.system import limits
@@ -32,13 +33,11 @@ class Claim(NamedTuple):
     resolved: Resolved
     layer: Layer
 
-
-def key(manifest: Mapping[str, Any], layer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what tells one claim from another, of manifest.json and a layer in it: equal ones end alike."""
-    return (
-        *(str(manifest.get(name)) for name in ("client", "registry", "repository")),
-        *map(str, map(layer.get, ("size", "diff_id", "urls"))),
-    )
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells this claim from another: equal ones end alike."""
+        image, blob = self.resolved, self.layer.blob
+        return image.client, image.registry, image.repository, blob.size, self.layer.diff_id, tuple(blob.urls)
 
 
 def read(manifests: Iterable[Path], digest: Digest) -> list[Claim]:
@@ -70,7 +69,7 @@ def fetch(
     connections: int = 1,
     limit: int = limits.LAYER,
     log: TextIO | None = None,
-) -> dict[str, Any]:
+) -> Blob:
     """Have the layer's blob in the store, as one of the *claims* leads to it, and return the receipt of `layer.fetch`.
 
     Args:

@@ -8,48 +8,41 @@ RegistryClient ── get_manifest ─▶ /v2/<repository>/manifests/<tag | dige
                └─ get_blob ─────▶ /v2/<repository>/blobs/<digest> ─▶ 307 ─▶ storage   a stream, or a part of it
 ```
 
-OCI distribution-spec 1.1, "Pull" and "Content Discovery"; ranges: RFC 9110, 14. Retries live here and nowhere else: urllib3
-repeats requests that got no answer or one of `RETRIED`; bodies that broke off are repeated, or gone on
-with, by who reads them. One request and its redirects are an `Exchange`.
+OCI distribution-spec 1.1, "Pull" and "Content Discovery"; ranges: RFC 9110, 14. urllib3 retries requests without an answer or
+with a status in `RETRIED`; a truncated body is retried, or resumed, by its reader. Requests and logins are a `Connection`'s.
 """
 
 from __future__ import annotations
 
-import http.client
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import requests
 
-from sregistry.config.registries import variable
 from sregistry.config.settings import RegistrySettings
-from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError, UnavailableError
-from sregistry.oci.address import host_of, is_loopback, same_origin
+from sregistry.errors import DigestMismatch, DocumentError, RegistryError, TransferError
+from sregistry.oci.address import host_of, same_origin
 from sregistry.oci.documents import Descriptor, Digest, MediaType
 from sregistry.oci.json_fields import MAX_DOCUMENT, load_json
 from sregistry.oci.reference import Reference
 from sregistry.oci.schema1 import payload
-from sregistry.registry.bodies import Part, drain, entire, range_of, ranged, read, read_blob, read_error
+from sregistry.registry.bodies import Part, drain, entire, range_of, ranged, read, read_blob
+from sregistry.registry.connection import Connection
 from sregistry.registry.credentials import Keyring
-from sregistry.registry.exchange import Exchange
-from sregistry.registry.http import RETRIED, Patience, new_session
-from sregistry.registry.rate_limit import Pace, limit_of
-from sregistry.registry.tokens import CATALOG, Answer, Authenticator, Login
+from sregistry.registry.http import Patience
+from sregistry.registry.rate_limit import Pace
+from sregistry.registry.tokens import CATALOG, Login
+from sregistry.store.store import Store
 from sregistry.system import limits
 
-#: Seconds that are given to what is only good to know.
-_BRIEF = 3.0
 #: Names that a page of a list should have: what all known registries grant, or cut down to less.
 PAGE = 1000
-_UNKNOWN_IMAGE = {"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"}
 
 T = TypeVar("T")
 
 
-class Document(NamedTuple):
+class ManifestBytes(NamedTuple):
     """A manifest's bytes as sent, and the Content-Type without parameters (a hint, no more)."""
 
     data: bytes
@@ -62,6 +55,12 @@ class Page(NamedTuple):
     document: dict[str, Any]
     url: str
     links: list[str]
+
+
+def connect(settings: RegistrySettings, environ: Mapping[str, str], store: Store, patience: Patience | None = None) -> RegistryClient:
+    """Return a client with the user's credentials, which keeps to the pace that all processes with this store share."""
+    pace = Pace(store, settings.base, settings.rate)
+    return RegistryClient(settings, patience=patience, pace=pace, keyring=Keyring(settings, environ))
 
 
 class RegistryClient:
@@ -85,12 +84,7 @@ class RegistryClient:
     ) -> None:
         self.settings = settings
         self.patience = patience or Patience()
-        self._pace = pace
-        self._login = threading.Lock()
-        self._own = session is None
-        self._session = session or new_session(self.patience)
-        self._http = Exchange(self._session, settings, self.patience)
-        self._auth = Authenticator(settings, self._ask_realm, keyring or Keyring(settings, os.environ))
+        self._connection = Connection(settings, session, self.patience, pace, keyring)
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -100,14 +94,13 @@ class RegistryClient:
 
     def close(self) -> None:
         """Close the connections of the client's own session."""
-        if self._own:
-            self._session.close()
+        self._connection.close()
 
     def manifest_url(self, reference: Reference, digest: Digest | None = None) -> str:
         """Return the address of a manifest."""
         return f"{self._repository_url(reference)}/manifests/{digest or reference.target}"
 
-    def get_manifest(self, reference: Reference, digest: Digest | None = None) -> Document:
+    def get_manifest(self, reference: Reference, digest: Digest | None = None) -> ManifestBytes:
         """Get a manifest or an index, as it is; of a signed schema 1 manifest, what its digest is of.
 
         Args:
@@ -123,10 +116,10 @@ class RegistryClient:
         what = f"{reference.repository}@{digest}" if digest else reference.uri
         url = self.manifest_url(reference, digest)
 
-        def get() -> Document:
-            response = self._get(reference, url, {"Accept": MediaType.ACCEPT}, what)
+        def get() -> ManifestBytes:
+            response = self._connection.get(reference, url, {"Accept": MediaType.ACCEPT}, what)
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            return Document(read(response, reference.registry, what, MAX_DOCUMENT), media_type)
+            return ManifestBytes(read(response, reference.registry, what, MAX_DOCUMENT), media_type)
 
         document = self._repeat(get)
         if digest is None or not digest.matches(document.data):
@@ -143,24 +136,13 @@ class RegistryClient:
     def get_schema1(self, reference: Reference) -> bytes | None:
         """Ask for the schema 1 manifest that old registries make of a tag beside its own.
 
-        It is only good to know, so there is one try, which takes some seconds at most, and none where requests are
-        scarce.
-
         Returns:
             What its digest is of, unread; None where none came, whatever the reason.
         """
-        if self._pace and self._pace.scarce:
-            return None
-        limit = min(_BRIEF, self.patience.read)
         accept = {"Accept": f"{MediaType.SCHEMA1_SIGNED}, {MediaType.SCHEMA1}"}
         try:
-            with self._login:
-                header = self._auth.header(reference.registry, reference.repository)
-            response = self._http.send(self.manifest_url(reference), accept, header, brief=limit)
-            if response.status_code != 200:
-                response.close()
-                return None
-            return payload(read(response, reference.registry, reference.uri, MAX_DOCUMENT))
+            data = self._connection.get_if_easy(reference, self.manifest_url(reference), accept, MAX_DOCUMENT)
+            return None if data is None else payload(data)
         except (RegistryError, DocumentError):
             return None
 
@@ -188,10 +170,10 @@ class RegistryClient:
         accept = {"Accept": "application/json"}
 
         def get() -> Page:
-            response = self._get(reference, url or f"{first}?n={PAGE}", accept, what, also=() if url else (400,))
+            response = self._connection.get(reference, url or f"{first}?n={PAGE}", accept, what, also=() if url else (400,))
             if response.status_code == 400:  # docker-registry since 2.8.2, where its own limit is lower
                 drain(response)
-                response = self._get(reference, first, accept, what)
+                response = self._connection.get(reference, first, accept, what)
             data = read(response, reference.registry, what, MAX_DOCUMENT)
             return Page(load_json(data, "list"), response.url, response.raw.headers.getlist("Link"))
 
@@ -208,15 +190,15 @@ class RegistryClient:
         """
         host = self.settings.base
         # distribution-spec, "Checking if the registry supports the API" and "Listing Tags": neither needs a tag
-        url = f"{self._scheme(host)}://{host}/{self.settings.version}/" + (f"{repository}/tags/list?n=1" if repository else "")
+        url = f"{self._connection.root(host)}/" + (f"{repository}/tags/list?n=1" if repository else "")
         reference = Reference(registry=host, repository=repository, tag=None)
-        drain(self._get(reference, url, {}, repository or "its API"))
+        drain(self._connection.get(reference, url, {}, repository or "its API"))
         return self.wanted
 
     @property
     def wanted(self) -> Login | None:
         """The login that the registry asked for last, whether it was accepted or not."""
-        return self._auth.wanted
+        return self._connection.wanted
 
     def get_document(self, reference: Reference, blob: Descriptor) -> bytes:
         """Get a small blob such as an image config, verified. Raises as `get_manifest`, DocumentError."""
@@ -224,7 +206,7 @@ class RegistryClient:
             raise DocumentError(f"{blob.digest}: {blob.size} bytes, over the limit of {MAX_DOCUMENT} for a document")
 
         def get() -> bytes:
-            response = self._get(reference, self._blob_url(reference, blob), {}, f"{reference.repository}@{blob.digest}")
+            response = self._connection.get(reference, self._blob_url(reference, blob), {}, f"{reference.repository}@{blob.digest}")
             return read_blob(response, blob, reference.registry, MAX_DOCUMENT)
 
         return self._repeat(get)
@@ -248,10 +230,12 @@ class RegistryClient:
         url = self._blob_url(reference, blob)
         what = f"{reference.repository}@{blob.digest}"
         if not decode and (start or end is not None):
-            part = ranged(self._get(reference, url, range_of(start, end), what, also=(206, 416)), blob, reference.registry, start, end)
+            part = ranged(
+                self._connection.get(reference, url, range_of(start, end), what, also=(206, 416)), blob, reference.registry, start, end
+            )
             if part is not None:
                 return part
-        return entire(self._get(reference, url, {}, what), blob, reference.registry, decode=decode)
+        return entire(self._connection.get(reference, url, {}, what), blob, reference.registry, decode=decode)
 
     def get_foreign(self, blob: Descriptor, start: int = 0, *, decode: bool = False) -> Part:
         """Ask the addresses of a foreign layer's descriptor for it, without credentials; the first few, if there are many.
@@ -264,15 +248,15 @@ class RegistryClient:
             host = host_of(url)
             try:
                 if start and not decode:
-                    response = self._http.follow(url, range_of(start, None), None)
+                    response = self._connection.get_foreign(url, range_of(start, None))
                     part = ranged(response, blob, host, start, None) if response.status_code in (200, 206, 416) else None
                     if part is not None:
                         return part
                     response.close()
-                response = self._http.follow(url, {}, None)
+                response = self._connection.get_foreign(url, {})
                 if response.status_code == 200:
                     return entire(response, blob, host, decode=decode)
-                problem = self._failure(response, host, str(blob.digest))
+                problem = self._connection.failure(response, host, str(blob.digest))
             except RegistryError as error:
                 problem = error
         if len(usable) > limits.FOREIGN_ADDRESSES:
@@ -283,92 +267,13 @@ class RegistryClient:
         return f"{self._repository_url(reference)}/blobs/{blob.digest}"
 
     def _repository_url(self, reference: Reference) -> str:
-        return f"{self._scheme(reference.registry)}://{reference.registry}/{self.settings.version}/{reference.repository}"
-
-    def _scheme(self, host: str) -> str:
-        """Return http only where it was asked for: the client's own registry, or this machine."""
-        if self.settings.https:
-            return "https"
-        return "http" if host == self.settings.base or is_loopback(f"//{host}") else "https"
+        return f"{self._connection.root(reference.registry)}/{reference.repository}"
 
     def _repeat(self, get: Callable[[], T]) -> T:
         """Call *get* until its body is whole, as often as patience allows."""
-        for attempt in range(self.patience.retries):
+        attempts = self.patience.attempts()
+        while True:
             try:
                 return get()
-            except TransferError:
-                self.patience.wait(attempt)
-        return get()
-
-    def _get(self, reference: Reference, url: str, headers: dict[str, str], what: str, also: tuple[int, ...] = ()) -> requests.Response:
-        """Send a GET to the registry, logging in when asked to, and return the answer, of status 200 or one of *also*."""
-        host = reference.registry
-        if self._pace:
-            self._pace.wait()
-        with self._login:
-            header = self._auth.header(host, reference.repository)
-        for attempt in range(4):
-            response = self._http.follow(url, headers, header)
-            # only the registry's own 401 is answered; a storage service gets no credentials
-            if response.status_code != 401 or not same_origin(response.url, url):
-                break
-            drain(response)
-            challenges = response.raw.headers.getlist("WWW-Authenticate")
-            with self._login:
-                header = self._auth.answer(host, reference.repository, challenges, attempt=attempt, what=what)
-        if self._pace:
-            self._pace.heed(response.headers)
-        if response.status_code == 200 or response.status_code in also:
-            return response
-        if response.status_code in (401, 403) and same_origin(response.url, url):
-            raise self._auth.refusal(host, what, self._detail(response)[1], reference.repository)
-        raise self._failure(response, host, what)
-
-    def _ask_realm(self, url: str, header: str | None, form: Mapping[str, str] | None = None) -> Answer:
-        """Send a GET, or a POST of *form*, to a token service; a form follows no redirect, because it holds a secret."""
-        accept = {"Accept": "application/json"}
-        response = self._http.follow(url, accept, header) if form is None else self._http.send(url, accept, header, form)
-        return Answer(response.status_code, read(response, host_of(url), "a token", limits.TOKEN_BYTES))
-
-    def _failure(self, response: requests.Response, host: str, what: str) -> RegistryError:
-        """Return the error for an answer that is neither 200 nor a refused login."""
-        status, answered = response.status_code, host_of(response.url)
-        codes, detail = self._detail(response)
-        if answered != host:
-            return RegistryError(f"{answered}, where {host} keeps its data, does not give {what} ({detail})", hint="try again")
-        if status == 404 and "BLOB_UNKNOWN" in codes:
-            return RegistryError(f"{host} does not have {what}, which the manifest names", hint="the image is incomplete in the registry")
-        if status == 404 and codes & _UNKNOWN_IMAGE:
-            return RegistryError(f"{host} has no image {what} ({detail})", hint="check the name and the tag")
-        if status == 404:
-            return RegistryError(f"{host} does not have {what} ({detail})", hint="check the name, and that this host is a registry")
-        if status == 429:
-            return UnavailableError(
-                f"{host} limits the rate of requests{limit_of(response.headers)} ({detail})", hint="try again later or log in"
-            )
-        if status in RETRIED:
-            return UnavailableError(f"{host} has trouble giving {what} ({detail})", hint="try again later")
-        if status == 400 and (response.url or "").startswith("http:"):  # how a TLS server answers plain http
-            hint = f"if it wants https, unset {variable(self.settings.client, 'NOHTTPS')}"
-            return RegistryError(f"{host} does not give {what} over plain http ({detail})", hint=hint)
-        return RegistryError(f"{host} does not give {what} ({detail})", hint="check that this host is a registry")
-
-    def _detail(self, response: requests.Response) -> tuple[set[str], str]:
-        """Return the codes of an error answer, and status, code and message as words.
-
-        distribution-spec, "Error codes": `{"errors": [{"code", "message", "detail"}]}`.
-        """
-        words = [f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()]
-        codes: set[str] = set()
-        try:
-            body = load_json(read_error(response), "error")
-            errors = body.get("errors")
-            for item in errors if isinstance(errors, list) else []:
-                if isinstance(item, dict):
-                    code, message = item.get("code"), item.get("message")
-                    codes |= {code} if isinstance(code, str) else set()
-                    words += [word for word in (code, message) if isinstance(word, str) and word]
-        except (RegistryError, DocumentError):
-            pass
-        text = self._auth.redact(": ".join(words))
-        return codes, text[:200].strip()
+            except TransferError as error:
+                attempts.again(error)

@@ -17,21 +17,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from sregistry.config.settings import DEFAULTS
-from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, from_oserror
+from sregistry.config.options import DEFAULTS
+from sregistry.errors import DigestMismatch, LayerError, StoreError, TransferError, UnavailableError, os_errors_as
 from sregistry.oci.documents import Descriptor
 from sregistry.oci.reference import Reference
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.ranges import open_blob
+from sregistry.results.receipts import Blob, Held
 from sregistry.results.resolved import Layer
 from sregistry.store.beneath import opened
 from sregistry.store.partial_blob import Ingest
 from sregistry.store.store import Store
 from sregistry.system import limits
 
-#: After as many bytes a transfer that breaks off has got on, and has all its tries again.
+#: A transfer that has advanced this many bytes starts counting its retries anew.
 _PROGRESS = 1 << 20
 _RAISE = "raise layer_limit if you trust the image"
 
@@ -45,17 +46,14 @@ def fetch(
     connections: int = 1,
     limit: int = DEFAULTS["layer_limit"],
     log: TextIO | None = None,
-) -> dict[str, Any]:
-    """Have a layer's blob in the store.
+) -> Blob:
+    """Have a layer's blob in the store, and return its receipt.
 
     Args:
         reference: the image that names the layer.
         connections: at a time, for a large layer.
         limit: bytes that a layer may have uncompressed, and so a blob.
         log: for a line about what is fetched and one about its size and rate; stderr without it.
-
-    Returns:
-        The receipt: `digest`, `size`, `diff_id`, `media_type`, and in `holds` path and size of the blob.
 
     Raises:
         RegistryError: the registry does not give it; TransferError: it broke off time and again.
@@ -73,22 +71,21 @@ def fetch(
                     _download(client, reference, blob, store, connections, limit, log)
         path = found or path
     size = path.stat().st_size if blob.size is None else blob.size
-    return {
-        "digest": str(blob.digest),
-        "size": size,
-        "diff_id": None if layer.diff_id is None else str(layer.diff_id),
-        "media_type": blob.media_type,
-        "holds": [{"path": str(path), "size": size}],
-    }
+    return Blob(
+        digest=str(blob.digest),
+        size=size,
+        diff_id=None if layer.diff_id is None else str(layer.diff_id),
+        media_type=blob.media_type,
+        store=str(store.root),
+        holds=(Held(str(path), size),),
+    )
 
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that a user may still write below a folder, which may be yet to be made. Raises StoreError."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    try:
+    with os_errors_as(StoreError, "can't read"):
         found = os.statvfs(there)
-    except OSError as error:
-        raise from_oserror(error, StoreError, "can't read") from error
     return found.f_bavail * found.f_frsize
 
 
@@ -111,14 +108,13 @@ def _elsewhere(store: Store, blob: Descriptor, log: TextIO) -> Path | None:
 def _download(
     client: RegistryClient, reference: Reference, blob: Descriptor, store: Store, connections: int, limit: int, log: TextIO
 ) -> None:
-    """Fetch a blob; one that broke off is gone on with, as often as the client's patience allows without any progress."""
+    """Download a blob, resuming after interruptions; give up after `retries` repetitions in a row without progress."""
     source = f"{reference.registry}/{reference.repository}"
     size = "of unknown size" if blob.size is None else f"{blob.size / 1e6:.1f} MB"
     room = Room(store.root, blob, limit)
     print(f"fetching {blob.digest} ({size}) of {source}", file=log, flush=True)
     start = time.monotonic()
-    tries = client.patience.retries + 1
-    attempt = 0
+    attempts = client.patience.attempts()
     decode = False
     with Ingest(store, blob.digest, blob.size) as sink:
         kept = best = sink.position
@@ -155,14 +151,13 @@ def _download(
                 if isinstance(error, UnavailableError) and not sink.position:
                     raise  # it was asked several times, and nothing says that it ever answered
                 if sink.position >= best + _PROGRESS:
-                    attempt = 0
+                    attempts.failed = 0
                 best = max(best, sink.position)
-                attempt += 1
-                if attempt == tries:
-                    hint = "try again later: what was received is kept; fewer `connections` may help"
-                    raise TransferError(f"{source}: gave up after {tries} tries: {error.message}", hint=hint) from None
-                print(f"again: {error}", file=log, flush=True)
-                client.patience.wait(attempt - 1)
+                if attempts.failed < client.patience.retries:
+                    print(f"again: {error}", file=log, flush=True)
+                hint = "try again later: what was received is kept; fewer `connections` may help"
+                over = f"{source}: gave up after {client.patience.retries + 1} tries: {error.message}"
+                attempts.again(TransferError(over, hint=hint))
     seconds = max(time.monotonic() - start, 1e-3)
     got = (store.blob(blob.digest).stat().st_size - kept) / 1e6
     print(f"fetched {blob.digest}: {got:.1f} MB in {seconds:.1f} s, {got / seconds:.1f} MB/s", file=log, flush=True)

@@ -1,6 +1,6 @@
 """HTTP as registries need it: how long and how often to try, and why there was no answer.
 
-urllib3 repeats requests that got no answer or one of `RETRIED`; what a body lacks is for who reads it.
+urllib3 retries requests without an answer or with a status in `RETRIED`. A truncated body is retried by its reader.
 """
 
 from __future__ import annotations
@@ -66,9 +66,43 @@ class Patience:
             clock=self.clock,
         )
 
+    def attempts(self) -> Attempts:
+        """Return a count of attempts at one thing."""
+        return Attempts(self)
+
     def wait(self, attempt: int) -> None:
         """Sleep after the failed *attempt*, counted from 0."""
         time.sleep(min(self.longest, self.backoff * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311 -- no secret
+
+
+class Attempts:
+    """Attempts at one thing, of which each that follows another waits for longer.
+
+    ```
+    attempts = patience.attempts()
+    while True:
+        try:
+            return get()
+        except TransferError as error:
+            attempts.again(error)
+    ```
+    """
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        #: Those that failed, since something was got last.
+        self.failed = 0
+
+    def again(self, error: Exception) -> None:
+        """Wait before the next attempt. Raises *error*, of the last one: there is none left."""
+        self.failed += 1
+        if self.failed > self._patience.retries:
+            raise error
+        self._patience.wait(self.failed - 1)
+
+
+#: That of somebody who waits for the answer.
+IMPATIENT = Patience(retries=2, longest=10)
 
 
 class _Retry(Retry):

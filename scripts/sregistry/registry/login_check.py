@@ -11,17 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sregistry.config.registries import is_host
 from sregistry.config.settings import RegistrySettings, client_of, clients, registry
 from sregistry.config.targets import locate
 from sregistry.errors import ConfigError, RegistryError
+from sregistry.oci.reference import is_host
 from sregistry.registry.client import RegistryClient
 from sregistry.registry.credentials import KINDS, Credentials, Keyring
-from sregistry.registry.http import Patience
+from sregistry.registry.http import IMPATIENT, Patience
 from sregistry.registry.tokens import Login
-
-#: One who waits for the answer wants it soon.
-PATIENCE = Patience(retries=2, longest=10)
 
 _MAY_BE_HOST = re.compile(r"localhost|[^/@]*\.[^/@]*|[^/@]*:[0-9]+")
 
@@ -66,7 +63,7 @@ class Check:
         ]
 
 
-def check(text: str, client: str, environ: Mapping[str, str], patience: Patience = PATIENCE) -> Check:
+def check(text: str, client: str, environ: Mapping[str, str], patience: Patience = IMPATIENT) -> Check:
     """Log in at a registry.
 
     Args:

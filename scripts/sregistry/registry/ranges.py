@@ -82,7 +82,7 @@ def _ranges(
 def _fetch(client: RegistryClient, reference: Reference, blob: Descriptor, start: int, end: int, stop: threading.Event) -> bytes:
     """Return a range; one that breaks off is gone on with, as often as the client's patience allows."""
     data = bytearray()
-    attempt = 0
+    attempts = client.patience.attempts()
     while True:
         try:
             at = start + len(data)
@@ -95,8 +95,5 @@ def _fetch(client: RegistryClient, reference: Reference, blob: Descriptor, start
                     return b""
             if start + len(data) == end:
                 return bytes(data)
-        except TransferError:
-            if attempt == client.patience.retries:
-                raise
-            client.patience.wait(attempt)
-            attempt += 1
+        except TransferError as error:
+            attempts.again(error)

@@ -70,7 +70,7 @@ class Pace:
         """Whether requests are counted, so that one more makes others wait."""
         return bool(self._rate) or self._not_before > self._clock()
 
-    def heed(self, headers: Mapping[str, str]) -> None:
+    def note_limits(self, headers: Mapping[str, str]) -> None:
         """Take note of an answer that says that no request is left for the moment."""
         if _number(headers, "remaining") == 0:
             seconds = reset_of(headers, self._clock)

@@ -16,6 +16,7 @@ from typing import Any
 from sregistry.oci.documents import Descriptor
 from sregistry.results.resolved import Resolved
 from sregistry.store.store import Store
+from sregistry.system.units import amount, table
 
 #: The states of an image. `new` is one that nothing is known of from before.
 UNCHANGED, CHANGED, NEW, FAILED = "unchanged", "changed", "new", "failed"
@@ -84,8 +85,8 @@ class Change:
             return [self.status, self.uri, "", "", "", self.error or ""]
         digests = _short(self.after) if self.before is None else f"{_short(self.before)} → {_short(self.after)}"
         layers = "" if self.added is None else f"+{self.added} −{self.removed} layers"
-        sizes = size(self.size_after) if self.size_before is None else f"{size(self.size_before)} → {size(self.size_after)}"
-        return [self.status, self.uri, digests, layers, sizes, f"{size(self.fetch)} to fetch"]
+        sizes = amount(self.size_after) if self.size_before is None else f"{amount(self.size_before)} → {amount(self.size_after)}"
+        return [self.status, self.uri, digests, layers, sizes, f"{amount(self.fetch)} to fetch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,26 +132,12 @@ class TagChange:
         return [self.status, self.uri, " ".join(tags), "", "", ""]
 
 
-def told(images: Sequence[Change], patterns: Sequence[TagChange] = ()) -> list[str]:
+def as_table(images: Sequence[Change], patterns: Sequence[TagChange] = ()) -> list[str]:
     """Return what changed as lines for people: a table, and how many of how many."""
     states = [*(image.status for image in images), *(pattern.status for pattern in patterns)]
     counts = ", ".join(f"{states.count(status)} {status}" for status in (CHANGED, NEW, FAILED, UNCHANGED) if status in states)
     tables = (table([item.row() for item in items if item.status != UNCHANGED]) for items in (patterns, images))
     return [*(line for lines in tables for line in lines), f"refresh: {counts or 'nothing was asked for'}"]
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows with aligned columns, without those that are empty; the last one is as long as it is."""
-    columns = [column for column in zip(*rows, strict=True) if any(column)]
-    widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in zip(*columns, strict=True)]
-
-
-def size(count: int | None) -> str:
-    """Say bytes; nothing where they are not known."""
-    if count is None:
-        return ""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _layers(resolved: Resolved) -> dict[str, Descriptor]:

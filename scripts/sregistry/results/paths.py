@@ -5,9 +5,11 @@ results/<image>/          manifest.json metadata.json metadata.tar sandbox.index
 results/layer/            <digest>.json                 a blob in the store
 results/explode/          <digest>.<variant>.json       the same, exploded
 results/tags/             <pattern>.json                the tags that a pattern means; .failed beside it
-results/batch/            <batch>.json                  what the images of a batch share; .targets.json with patterns
-results/change/           <image>.json                  what became of a tag; <pattern>.tags.json of a pattern
+results/batch/            <batch>.json                  what the images of a batch share; .targets.json with patterns,
+                                                        .questions.json while a refresh asks
 results/                  refresh summary.json refresh.json lock.yaml
+results/report/<batch>/   pages of a report that is made with its run
+<output>.failed           why a stage did not make its output
 logs/<rule>/<name>.log    benchmarks/<rule>/<name>.tsv
 ```
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS = "results"
 MANIFEST = "results/{image}/manifest.json"
 METADATA = "results/{image}/metadata.json"
 METADATA_TAR = "results/{image}/metadata.tar"
@@ -33,13 +36,29 @@ TAGS = "results/tags/{pattern}.json"
 NO_TAGS = "results/tags/{pattern}.failed"
 GATHERED = "results/batch/{batch}.json"
 TARGETS = "results/batch/{batch}.targets.json"
+#: What a refresh asks, for its stage alone.
+QUESTIONS = "results/batch/{batch}.questions.json"
+PAGES = "results/report/{batch}"
 #: Newer than a manifest or a list of tags that is to be asked again.
 STAMP = "results/refresh"
 SUMMARY = "results/summary.json"
 CHANGES = "results/refresh.json"
 LOCK = "results/lock.yaml"
+#: The ending of a failure, which stands beside the output that is missing.
+FAILED = ".failed"
 LOG = "logs/{rule}/{name}.log"
 BENCHMARK = "benchmarks/{rule}/{name}.tsv"
+LOGS, BENCHMARKS = "logs", "benchmarks"
+
+
+def log(rule: str, name: str) -> str:
+    """Return the log of a rule's jobs; *name* may have wildcards."""
+    return LOG.replace("{rule}", rule).replace("{name}", name)
+
+
+def benchmark(rule: str, name: str) -> str:
+    """Return the benchmark of a rule's jobs; *name* may have wildcards."""
+    return BENCHMARK.replace("{rule}", rule).replace("{name}", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,16 @@ class Results:
 
     top: Path = Path()
 
-    def at(self, pattern: str, **wildcards: object) -> Path:
+    @classmethod
+    def around(cls, manifest: Path) -> Results:
+        """Return the working folder that an image's manifest.json is in."""
+        return cls(manifest.parent.parent.parent)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all receipts."""
+        return self.top / RESULTS
+
+    def at(self, pattern: str, /, **wildcards: object) -> Path:
         """Return the path that a pattern of this module means."""
         return self.top / pattern.format(**wildcards)

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sregistry.errors import DocumentError, StoreError, from_oserror
+from sregistry.errors import DigestMismatch, DocumentError
 from sregistry.oci.documents import Descriptor, Digest, ImageConfig, MediaType, Platform
 from sregistry.oci.reference import Reference
-from sregistry.store.store import write_atomic
+from sregistry.results import receipts
 
 #: What an image is published as: layers to be merged, or a SIF to be taken as it is.
 LAYERS, SIF = "layers", "sif"
+
+
+class Unresolved(DocumentError):
+    """The manifest.json says why the image could not be resolved. The next run asks again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +92,16 @@ class Resolved:
                 return layer
         raise DocumentError(f"{self.uri} has no layer {digest}")
 
+    @property
+    def full_name(self) -> str:
+        """The image as `docker pull` takes it."""
+        return f"{self.registry}/{self.uri}"
+
+    def compare_size(self, layer: Layer, size: int | None) -> None:
+        """Compare a layer's size in the manifest with that of its blob, None where it is not known. Raises DigestMismatch."""
+        if size is not None and layer.blob.size not in (None, size):
+            raise DigestMismatch(f"{self.uri}: layer {layer.blob.digest} has {size} bytes, not {layer.blob.size} as its manifest says")
+
     def parsed_config(self) -> ImageConfig:
         """Return the image config, read; the platform in it is the one that was decided. Raises DocumentError: a SIF has none."""
         if self.kind == SIF:
@@ -147,28 +161,24 @@ class Resolved:
         """Read manifest.json.
 
         Raises:
-            StoreError: it can't be read.
-            DocumentError: it is damaged, or it records why the image could not be resolved; then the
-                message is that line.
+            StoreError: it can't be read, or is no JSON object.
+            Unresolved: it records why the image could not be resolved, and the message is that line.
+            DocumentError: a key is missing or damaged.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise from_oserror(error, StoreError, "can't read") from error
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise DocumentError(f"{path} is damaged", hint="remove that file")
+        value = receipts.read(path)
         if "error" in value:
-            raise DocumentError(str(value["error"]))
+            raise Unresolved(str(value["error"]))
         return cls.parse(value)
+
+    @classmethod
+    def take(cls, path: Path) -> Resolved:
+        """Read manifest.json as the input of a stage: one that records a refusal is discarded, so that the next run asks again."""
+        try:
+            return cls.read(path)
+        except Unresolved:
+            receipts.discard(path, receipts.Vouched.look(path))
+            raise
 
     def write(self, path: Path) -> None:
         """Write manifest.json whole; equal images give equal bytes. Raises StoreError."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, (json.dumps(self.json(), indent=1) + "\n").encode())
-        except OSError as error:
-            raise from_oserror(error, StoreError, "can't write") from error
+        receipts.publish(path, (json.dumps(self.json(), indent=1) + "\n").encode())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sregistry.errors import SregistryError
 from sregistry.image.metadata import environment_tar
@@ -23,10 +23,12 @@ from sregistry.layers.explode import explode, explode_tar
 from sregistry.layers.index import DamagedLayer
 from sregistry.oci.documents import Digest
 from sregistry.results import receipts
+from sregistry.results.paths import EXPLODED, LAYER, Results
+from sregistry.stages.explode import receipt
 from sregistry.store import exploded
 from sregistry.store.store import Store
 from sregistry.system.cores import usable
-from sregistry.system.heartbeat import say
+from sregistry.system.heartbeat import Kind, tell_user
 
 if TYPE_CHECKING:
     from sregistry.results.resolved import Resolved
@@ -38,13 +40,13 @@ class Sources:
     """What the exploded layers of an image are made of: the base environment, layers from the lowest, the metadata.
 
     Args:
-        results: the folder of receipts, with those of its layers in ``layer/`` and ``explode/``.
+        manifest: the image's manifest.json; the receipts of its layers are found from there.
         metadata: the metadata's receipt, with its tar beside it.
     """
 
-    def __init__(self, resolved: Resolved, results: Path, metadata: Path) -> None:
+    def __init__(self, resolved: Resolved, manifest: Path, metadata: Path) -> None:
         self._digests = [layer.blob.digest for layer in resolved.layers]
-        self._results, self._metadata = results, metadata
+        self._results, self._metadata = Results.around(manifest), metadata
 
     def remade(self, number: int, damaged: DamagedLayer) -> tuple[Path, bytes]:
         """Make layer *number* anew; return its folder and the digest of its index.
@@ -56,28 +58,28 @@ class Sources:
         if said is None:
             raise damaged
         variant, diff_id = said
-        store = Store(Path(receipts.read(self._metadata)["store"]))
+        store = Store(Path(receipts.Metadata.read(self._metadata).store))
         if store.root in damaged.folder.parents:
             with store.lock(exploded.lock(variant, diff_id)), contextlib.suppress(OSError):
                 # Somebody else may have made it anew meanwhile.
                 if verify.owned(store, damaged.folder) and verify.wrong(damaged.folder):
                     exploded.discard(store, damaged.folder)
         made = self._explode(number, store, diff_id, Compression.named(variant))
-        found = Path(made["path"]), bytes.fromhex(made["index"])
-        say(f"warning: {damaged.message}; it was made anew")
+        found = made.folder, made.digest
+        tell_user(f"{damaged.message}; it was made anew", Kind.WARNING)
         return found
 
-    def _explode(self, number: int, store: Store, diff_id: Digest, compression: Compression) -> dict[str, Any]:
+    def _explode(self, number: int, store: Store, diff_id: Digest, compression: Compression) -> verify.Layer:
         if number == 0:
             return explode_tar(store, environment_tar(), compression)
         if number > len(self._digests):
             return explode_tar(store, self._metadata.with_suffix(".tar").read_bytes(), compression)
         blob = self._digests[number - 1]
-        path = self._results / "explode" / f"{blob}.{compression.variant}.json"
+        path = self._results.at(EXPLODED, digest=blob, variant=compression.variant)
         try:
-            source = Path(receipts.read(self._results / "layer" / f"{blob}.json")["holds"][0]["path"])
-            made = explode(store, blob, diff_id, compression, usable(), path=source)
-            receipts.write(path, {**receipts.read(path), **made})
+            layer = receipts.Blob.read(self._results.at(LAYER, digest=blob))
+            made = explode(store, blob, diff_id, compression, usable(), path=layer.path)
+            receipt(made, layer, store).write(path)
         except SregistryError:
             path.unlink(missing_ok=True)  # so that the next run explodes it, and fetches it first if need be
             raise

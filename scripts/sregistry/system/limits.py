@@ -138,5 +138,3 @@ LOCK_FILE = 4096
 STORE_DOCUMENT = 64 << 20
 #: bytes of an image's labels in its record, the longest values left out beyond; a list of 10,000 records stays quick
 LABELS = 4096
-#: levels of parentheses in a filter of records; the interpreter ends at some 1,000
-FILTER_DEPTH = 50

@@ -1,4 +1,4 @@
-"""Sizes, days and counts as people write them: the one reader of each.
+"""Sizes, days, counts and tables as people write them: the one owner of each.
 
 ```
 10G = 10 GB = 10·10⁹ bytes        10GiB = 10Gi = 10·2³⁰ bytes        K, M, G, T in either case; none: bytes
@@ -7,15 +7,11 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import TypeVar
 
-from sregistry.errors import SregistryError, UsageError
-
-_Value = TypeVar("_Value")
+from sregistry.errors import UsageError
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?:([KMGT])(i?)B?|B)?", re.ASCII | re.IGNORECASE)
 #: What a size looks like, for messages.
@@ -52,13 +48,22 @@ def port(text: str) -> int:
     return int(text)
 
 
-def argument(reader: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """Return *reader* as the `type` of an argument: argparse shows the reader's own words."""
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows with aligned columns, without those that are empty; the last one is as long as it is."""
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in zip(*columns, strict=True)]
 
-    def read(text: str) -> _Value:
-        try:
-            return reader(text)
-        except SregistryError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
 
-    return read
+def amount(count: int | None) -> str:
+    """Say bytes; nothing where they are not known."""
+    if count is None:
+        return ""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def span(seconds: float) -> str:
+    """Write a time as people do: 0:07, 12:34, 1:02:03."""
+    minutes, rest = divmod(round(min(seconds, 359_999)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

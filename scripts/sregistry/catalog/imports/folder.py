@@ -16,24 +16,53 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sregistry.catalog.catalog import Catalog
 from sregistry.catalog.image_facts import facts
 from sregistry.catalog.imports.records import Skipped
-from sregistry.catalog.record import TIME, Record
+from sregistry.catalog.record import Record
 from sregistry.config.settings import Settings
 from sregistry.config.targets import locate
-from sregistry.errors import SregistryError, from_oserror
+from sregistry.errors import SregistryError, UsageError, os_errors_as
 from sregistry.image import provenance
-from sregistry.oci.reference import DEFAULT_TAG, Reference
+from sregistry.oci.reference import DEFAULT_TAG, Reference, is_repository
 
 #: Endings of image files; what has another one is not looked at.
 ENDINGS = frozenset({".sif", ".simg", ".img", ".sqsh", ".squashfs", ".sqfs"})
 
 _OURS = re.compile(r"(?P<collection>[^-]+)-(?P<name>.+):(?P<tag>[^:]+)")
 _OTHER = re.compile(r"(?P<name>[^_]+(?:_[^_]+)*?)(?:_(?P<tag>[^_]+))?")
+
+
+def records(
+    catalog: Catalog,
+    folder: Path,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    collection: str | None,
+    say: Callable[[str], None],
+) -> Iterator[Record | Skipped]:
+    """Yield the records of a folder's image files: those that the catalog has, then new ones, as `read`.
+
+    Args:
+        say: is told which file is read.
+
+    Raises:
+        UsageError: *collection* is no name of one. SregistryError: a folder can't be read. CatalogError.
+    """
+    if collection is not None and not is_repository(collection):
+        raise UsageError(f"--collection {collection!r} is no name of a collection", hint="small letters and digits, such as lab")
+    there = [record for record in catalog.records() if record.image]
+    yield from (record for record in there if Path(record.image or "").is_relative_to(folder))
+    known = {record.image for record in there}
+    files = [file for file in images(folder) if str(file) not in known]
+    for number, file in enumerate(files, 1):
+        say(f"[{number}/{len(files)}] reading {file}")
+        yield from read([file], settings, environ, collection=collection)
 
 
 def images(folder: Path) -> list[Path]:
@@ -46,11 +75,8 @@ def images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
-    except OSError as error:
-        raise from_oserror(error, SregistryError, "can't read the folder") from error
+    with os_errors_as(SregistryError, "can't read the folder"), os.scandir(folder) as entries:
+        found = list(entries)
     if any(entry.name == ".singularity.d" for entry in found):
         return
     for entry in found:
@@ -87,20 +113,13 @@ def _record(file: Path, settings: Settings, environ: Mapping[str, str], collecti
         return Skipped(what=str(file), why="nothing says what image it is; name a --collection, or `sregistry add --name` it")
     client, reference = named
     platform = f"linux/{said.architecture}" if said.architecture else ""
-    return Record(
+    return Record.of_file(
+        file,
         client=client,
-        collection=reference.collection,
-        name=reference.name,
-        tag=reference.tag,
-        uri=reference.uri,
-        url="",
-        registry=reference.registry,
-        digest=str(reference.digest or ""),
+        reference=reference,
         version=provenance.digest(file),
-        image=str(file),
         size=file.stat().st_size,
-        compressed_size=0,
-        created_at=datetime.fromtimestamp(file.stat().st_mtime, UTC).strftime(TIME),
+        created=datetime.fromtimestamp(file.stat().st_mtime, UTC),
         format=said.format,
         platform=platform,
         facts=facts({"config": said.config} if said.config else {}, platform),

@@ -26,15 +26,14 @@ from urllib.parse import urlsplit
 from sregistry.catalog.image_facts import facts
 from sregistry.catalog.imports.records import Skipped
 from sregistry.catalog.record import TIME, Record
-from sregistry.errors import ImageError, InvalidReference, SregistryError, UsageError, from_oserror
+from sregistry.errors import DocumentError, ImageError, InvalidReference, SregistryError, UsageError, os_errors_as
+from sregistry.oci.json_fields import load_json
 from sregistry.oci.reference import DEFAULT_TAG, Reference
 from sregistry.terminal import printable
 
 _MAGIC = b"SQLite format 3\0"
 #: What SQLite may leave beside a database, which belongs to it.
 _BESIDE = ("-wal", "-journal")
-#: How deep metrics may be nested; those of manifests are less than ten.
-_DEEPEST = 100
 _TABLES = {
     "collection": ("id", "name"),
     "container": ("id", "created_at", "metrics", "name", "tag", "image", "url", "client", "version", "collection_id"),
@@ -48,11 +47,8 @@ _ROWS = """
 
 def is_database(file: Path) -> bool:
     """Tell whether a file is one of SQLite. Raises SregistryError: it can't be read."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(len(_MAGIC)) == _MAGIC
-    except OSError as error:
-        raise from_oserror(error, SregistryError, "can't read") from error
+    with os_errors_as(SregistryError, "can't read"), file.open("rb") as opened:
+        return opened.read(len(_MAGIC)) == _MAGIC
 
 
 def read(file: Path, *, working: Path | None = None) -> list[Record | Skipped]:
@@ -92,12 +88,11 @@ def _check(database: sqlite3.Connection, file: Path) -> None:
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise SregistryError(f"can't read {file}: {error}", hint="`sqlite3 FILE .recover` may save what is in it") from error
-    except OSError as error:
-        raise from_oserror(error, SregistryError, "can't read") from error
+    with os_errors_as(SregistryError, "can't read"):
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SregistryError(f"can't read {file}: {error}", hint="`sqlite3 FILE .recover` may save what is in it") from error
 
 
 def _record(row: Mapping[str, Any]) -> Record | Skipped:
@@ -197,35 +192,15 @@ def _time(row: Mapping[str, Any]) -> str:
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     text = row["metrics"]
     try:
-        value = json.loads(text, parse_constant=_no_constant) if text else {}
-        value = (
-            json.loads(value, parse_constant=_no_constant) if isinstance(value, str) else value
-        )  # some versions wrote it as JSON in JSON
+        value = json.loads(text) if text else None
     except (ValueError, TypeError, RecursionError):
         raise _Bad("its metrics are no JSON") from None
-    if value is not None and not isinstance(value, dict):
-        raise _Bad("its metrics are no JSON object")
-    if _is_deep(value):
-        raise _Bad(f"its metrics are nested more than {_DEEPEST} deep")
-    found: dict[str, Any] = value or {}
-    return found
-
-
-def _no_constant(word: str) -> None:
-    """Refuse NaN and Infinity, which Python reads as JSON and nobody else does."""
-    raise ValueError(word)
-
-
-def _is_deep(value: Any) -> bool:
-    """Tell whether a value is nested so deep that keeping it would end in a RecursionError."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-        ]
-        if not level:
-            return False
-    return True
+    if isinstance(value, str):  # some versions wrote it as JSON in JSON
+        text = value
+    try:
+        return {} if value is None else load_json(text.encode(errors="surrogateescape"), "its metrics")
+    except DocumentError as error:
+        raise _Bad(error.message) from None
 
 
 def _table(value: Any, *keys: str) -> dict[str, Any]:

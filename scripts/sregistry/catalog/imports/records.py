@@ -2,7 +2,7 @@
 
 ```
 the original's database (catalog/imports/original_database.py) ─┐
-image files in a folder (catalog/imports/folder.py) ┴─▶ Record | Skipped ─▶ Intake: new, there already, skipped
+image files in a folder (catalog/imports/folder.py) ┴─▶ Record | Skipped ─▶ Imported: new, there already, skipped
 ```
 
 No file is touched. What is on record already stays as it is, so that the same import again adds nothing.
@@ -29,7 +29,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Intake:
+class Imported:
     """What became of an import; `new` are records of the catalog, or what they would be."""
 
     new: tuple[Record, ...]
@@ -37,7 +37,7 @@ class Intake:
     skipped: tuple[Skipped, ...]
 
 
-def take_in(catalog: Catalog, found: Iterable[Record | Skipped], *, dry_run: bool = False) -> Intake:
+def import_records(catalog: Catalog, found: Iterable[Record | Skipped], *, dry_run: bool = False) -> Imported:
     """Keep the records that are new, in one change.
 
     Args:
@@ -71,7 +71,7 @@ def take_in(catalog: Catalog, found: Iterable[Record | Skipped], *, dry_run: boo
                 files[item.image] = item
     if not dry_run:
         new = [record for record, _ in catalog.add_all(new)]
-    return Intake(new=tuple(new), there=tuple(there), skipped=tuple(skipped))
+    return Imported(new=tuple(new), there=tuple(there), skipped=tuple(skipped))
 
 
 def _name(record: Record) -> tuple[str | None, ...]:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
+from sregistry.cli.arguments import open_client
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "add", help="take in an image file", description="Move an image file, or a sandbox, into the storage folder, and record it."
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "Move an image file, or a sandbox, into the storage folder, and record it."
     command.add_argument("file", metavar="FILE", help="a SIF or squashfs file, or a sandbox directory")
     command.add_argument("--name", metavar="URI", required=True, help="what it is called, such as nvidia/caffe2:17.10")
     command.add_argument("--copy", action="store_true", help="leave the file where it is, too")
-    command.add_argument("--force", action="store_true", help="replace a file that has its place")
-    command.set_defaults(run=run)
+    command.add_argument("--force", action="store_true", help="overwrite an existing file of that name")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sregistry.cli.arguments import add_json, print_json
 from sregistry.terminal import printable
 
 if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
     from sregistry.config.registries import Row
 
 _STDIN = "-"
 
 
-def register(commands: Commands) -> None:
-    """Add the parsers."""
-    command = commands.add_parser(
-        "backend",
-        help="choose a registry, and keep its settings",
-        description="The settings of registries that are kept, in ~/.sregistry or the file that SREGISTRY_CLIENT_SECRETS names.",
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the verbs of the verb."""
+    command.description = "The settings of registries that are kept, in ~/.sregistry or the file that SREGISTRY_CLIENT_SECRETS names."
     verbs = command.add_subparsers(dest="verb", metavar="VERB", required=True)
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument("name", metavar="NAME", help="such as nvidia or docker")
@@ -33,14 +28,10 @@ def register(commands: Commands) -> None:
 
     verb = verbs.add_parser("ls", help="list what is kept", description="List what is kept; secrets are not shown.")
     verb.add_argument("name", nargs="?", metavar="NAME", help="of one backend only")
-    verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.set_defaults(run=_ls)
-    verb = verbs.add_parser("status", help="say which backend is active")
-    verb.set_defaults(run=_status)
-    verb = verbs.add_parser("activate", parents=[named], help="have names without a registry mean this one's")
-    verb.set_defaults(run=_activate)
-    verb = verbs.add_parser("deactivate", help="have no backend active")
-    verb.set_defaults(run=_deactivate)
+    add_json(verb)
+    verbs.add_parser("status", help="say which backend is active")
+    verbs.add_parser("activate", parents=[named], help="make this the default registry for names without a host")
+    verbs.add_parser("deactivate", help="have no backend active")
     verb = verbs.add_parser(
         "add",
         parents=[named, one],
@@ -49,11 +40,22 @@ def register(commands: Commands) -> None:
         "a token then stands neither in the list of processes nor in the shell's history.",
     )
     verb.add_argument("value", nargs="?", default=_STDIN, metavar="VALUE", help="its value; read from stdin without one")
-    verb.set_defaults(run=_add)
-    verb = verbs.add_parser("remove", parents=[named, one], help="forget a setting")
-    verb.set_defaults(run=_remove)
-    verb = verbs.add_parser("delete", parents=[named], help="forget all settings of a backend")
-    verb.set_defaults(run=_delete)
+    verbs.add_parser("remove", parents=[named, one], help="forget a setting")
+    verbs.add_parser("delete", parents=[named], help="forget all settings of a backend")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run a verb of the verb."""
+    verbs = {
+        "ls": _ls,
+        "status": _status,
+        "activate": _activate,
+        "deactivate": _deactivate,
+        "add": _add,
+        "remove": _remove,
+        "delete": _delete,
+    }
+    verbs[options.verb](options)
 
 
 def _file() -> Path:
@@ -110,7 +112,7 @@ def _ls(options: argparse.Namespace) -> None:
         name: {key: secrets_file.shown(name, key, value) for key, value in secrets_file.table(document, name).items()} for name in names
     }
     if options.json:
-        print(json.dumps({"active": document.get(secrets_file.ACTIVE) or None, "backends": found}, indent=4, sort_keys=True))
+        print_json({"active": document.get(secrets_file.ACTIVE) or None, "backends": found}, sort_keys=True)
         return
     if not found:
         print(f"Nothing is kept for {options.name or 'any backend'} in {path}.", file=sys.stderr)

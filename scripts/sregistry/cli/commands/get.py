@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
-from sregistry.cli.commands.completion import add_uri
+from sregistry.cli.arguments import add_uri, open_client, selection
 from sregistry.terminal import result
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser("get", help="say where an image is", description="Print the path of an image.")
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "Print the path of an image."
     add_uri(command)
-    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print where an image is, alone on stdout."""
-    print(result(open_client(options).get(options.uri, platform=options.platform, format=options.format).location))
+    print(result(open_client(options).get(options.uri, **selection(options)).location))

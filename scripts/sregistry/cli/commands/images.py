@@ -1,4 +1,4 @@
-"""`sregistry images [QUERY …] [--where EXPR] [--json]`: the records, oldest first.
+"""`sregistry images [QUERY …] [--where EXPR …] [--json]`: the records, oldest first.
 
 `sregistry images --check [--deep]` looks after their files.
 """
@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
+from sregistry.cli.arguments import add_json, open_client, print_json
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser("images", help="list images", description="List the images on record, oldest first.")
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "List the images on record, oldest first."
     command.add_argument("query", nargs="*", metavar="QUERY", help="words that client or uri must hold")
-    command.add_argument("--where", metavar="EXPR", help="a filter, such as 'cuda>=12.4 and size<10G'")
-    command.add_argument("--json", action="store_true", help="all that is known, as JSON")
+    command.add_argument(
+        "--where",
+        action="append",
+        metavar="EXPR",
+        help="comparisons, such as 'cuda>=12.4 and size<10G', without parentheses; of several EXPR all must hold",
+    )
+    add_json(command, "all that is known, as JSON")
     command.add_argument("--check", action="store_true", help="list those whose files are gone or changed; then the exit code is 1")
     command.add_argument("--deep", action="store_true", help="with --check: compare SHA-256, not only sizes")
-    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int | None:
@@ -34,7 +33,7 @@ def run(options: argparse.Namespace) -> int | None:
         return _check(options)
     found = open_client(options).images(options.query, where=options.where)
     if options.json:
-        print(json.dumps([container.json() for container in found], indent=4, sort_keys=True))
+        print_json([container.json() for container in found], sort_keys=True)
     elif not found:
         print("No image matches." if options.query or options.where is not None else "No images yet.", file=sys.stderr)
     else:
@@ -48,7 +47,7 @@ def _check(options: argparse.Namespace) -> int:
     """List what is wrong, a line an image."""
     found = open_client(options).check(deep=options.deep)
     if options.json:
-        print(json.dumps([{"uri": container.uri, "image": container.image, "wrong": what} for container, what in found], indent=4))
+        print_json([{"uri": container.uri, "image": container.image, "wrong": what} for container, what in found])
     else:
         for container, what in found:
             print(printable(f"{container.uri}: {container.image} {what}"))

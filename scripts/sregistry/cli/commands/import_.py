@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
+from sregistry.cli.arguments import add_dry_run, open_client
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "import",
-        help="record what another sregistry, or a folder, holds",
-        description="Record the containers of the original sregistry's database, or the image files in a folder and beneath it."
-        " No file is moved or changed; what is on record already stays as it is. The exit code is 1 if something was skipped.",
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = (
+        "Record the containers of the original sregistry's database, or the image files in a folder and beneath it."
+        " No file is moved or changed; what is on record already stays as it is. The exit code is 1 if something was skipped."
     )
     command.add_argument("source", metavar="FILE|FOLDER", help="such as ~/.singularity/sregistry.db, or ~/containers")
-    command.add_argument("--collection", metavar="NAME", help="of images in a folder whose origin can't be told: NAME/file:tag")
-    command.add_argument("--dry-run", action="store_true", help="record nothing, say what would be")
-    command.set_defaults(run=run)
+    command.add_argument("--collection", metavar="NAME", help="collection for images whose name can't be determined: NAME/file:tag")
+    add_dry_run(command, "record nothing, say what would be")
 
 
 def run(options: argparse.Namespace) -> int:

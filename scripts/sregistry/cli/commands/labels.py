@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
+from sregistry.cli.arguments import add_json, open_client, print_json
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "labels",
-        help="list labels of images",
-        description="List the labels that images on record carry: all keys, or a key's values and their images.",
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "List the labels that images on record carry: all keys, or a key's values and their images."
     command.add_argument("label", nargs="?", metavar="KEY[=VALUE]", help="a key, or a key and its value")
-    command.add_argument("--json", action="store_true", help="key, value and image, as JSON")
-    command.set_defaults(run=run)
+    add_json(command, "key, value and image, as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     key, equals, value = (options.label or "").partition("=")
     found = open_client(options).labels(key or None, value if equals else None)
     if options.json:
-        print(json.dumps([{"key": k, "value": v, "image": c.label} for k, v, c in found], indent=4, sort_keys=True))
+        print_json([{"key": k, "value": v, "image": c.label} for k, v, c in found], sort_keys=True)
     elif not found:
         print("No image has such a label." if options.label else "No image has labels.", file=sys.stderr)
     elif key:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from sregistry.cli.arguments import add_json, print_json
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "login-check",
-        help="try the login at a registry",
-        description="Say which credentials a registry would get, by name, and whether it accepts them.",
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "Say which credentials a registry would get, by name, and whether it accepts them."
     command.add_argument(
         "registry", nargs="?", metavar="REGISTRY", help="a client, host[:port], or a reference such as nvcr.io/nvidia/cuda"
     )
-    command.add_argument("--json", action="store_true", help="the same as JSON")
-    command.set_defaults(run=run)
+    add_json(command, "the same as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +28,10 @@ def run(options: argparse.Namespace) -> None:
     environ = overlay(os.environ)
     client = load_local(environ)[0].client
     found = check(options.registry or client, client, environ)
-    print(json.dumps(found.json(), indent=4) if options.json else "\n".join(map(printable, found.lines())))
+    if options.json:
+        print_json(found.json())
+    else:
+        print("\n".join(map(printable, found.lines())))
     if found.error:
         sys.stdout.flush()
         raise found.error

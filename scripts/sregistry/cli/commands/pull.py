@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
+from sregistry.cli.arguments import FORMATS, open_client, selection
 from sregistry.terminal import printable, result
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "pull",
-        help="build images of a registry",
-        description="Fetch the layers of images, build the images, store and record them. What is there already is not made again.",
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "Fetch the layers of images, build the images, store and record them. What is there already is not made again."
     command.add_argument("uri", nargs="+", metavar="URI", help="such as nvidia/caffe2:17.10 or docker://busybox")
     command.add_argument("--name", metavar="FILE", help="name of the image's file, for one URI")
     command.add_argument("--force", action="store_true", help="build again what is there, also in the place of another image")
     command.add_argument("--no-cache", action="store_true", help="keep no layers for the next image")
     command.add_argument("--platform", metavar="OS/ARCH", help="such as linux/arm64; this machine's by default")
-    command.add_argument("--format", choices=("sif", "simg", "sandbox"), help="of the image")
-    command.add_argument("--pinned", action="store_true", help="don't ask the registry again what a tag means")
-    command.set_defaults(run=run)
+    command.add_argument("--format", choices=FORMATS, help="of the image")
+    command.add_argument("--pinned", action="store_true", help="use the digest that the tag had at the last pull")
 
 
 def run(options: argparse.Namespace) -> int:
     """Pull; what was made is told on stdout, what could not be made on stderr."""
     import signal
 
-    from sregistry.pipeline.progress import display
+    from sregistry.pipeline.progress.displays import display
 
     # So that the jobs are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -43,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
         name=options.name,
         force=options.force,
         no_cache=options.no_cache,
-        platform=options.platform,
-        format=options.format,
+        **selection(options),
         refresh=not options.pinned,
         progress=display(quiet=options.quiet),
     )

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
 #: Verb → what does it instead.
 _INSTEAD = {
@@ -17,12 +13,10 @@ _INSTEAD = {
 }
 
 
-def register(commands: Commands) -> None:
-    """Add the parsers: any arguments are taken, none is read; the help lists none of them."""
-    for verb, instead in _INSTEAD.items():
-        command = commands.add_parser(verb, description=f"Not implemented: {instead}.")
-        command.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-        command.set_defaults(run=run)
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Take any arguments, and read none."""
+    command.description = f"Not implemented: {_INSTEAD[command.prog.rpartition(' ')[2]]}."
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> None:

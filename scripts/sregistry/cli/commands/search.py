@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
-from sregistry.system import units
+from sregistry.cli.arguments import add_json, count, open_client, print_json
 from sregistry.terminal import printable
 
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
 
-
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "search",
-        help="list tags or repositories of a registry",
-        description="List what a registry has, one name a line, the newest version last.",
-        epilog="nvidia/pytorch: its tags; 'nvidia/pytorch:24.*-py3': those that match; 'nvidia/*torch*', quay.io/, or a word: "
-        "repositories, where the registry lists them",
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "List what a registry has, one name a line, the newest version last."
+    command.epilog = (
+        "nvidia/pytorch: its tags; 'nvidia/pytorch:24.*-py3': those that match; 'nvidia/*torch*', quay.io/, or a word: "
+        "repositories, where the registry lists them"
     )
     command.add_argument("query", metavar="QUERY", help="a repository, or a pattern of repositories or of a repository's tags")
-    command.add_argument("--limit", type=units.argument(units.count), metavar="N", help="the last N only")
-    command.add_argument("--json", action="store_true", help="as a JSON list")
-    command.set_defaults(run=run)
+    command.add_argument("--limit", type=count, metavar="N", help="the last N only")
+    add_json(command, "as a JSON list")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -39,6 +30,9 @@ def run(options: argparse.Namespace) -> None:
     if not found:
         raise RegistryError(f"{options.query}: nothing matches", hint="a word, or a pattern with '*', matches more")
     shown = found[-options.limit :] if options.limit else found
-    print(json.dumps(shown, indent=4) if options.json else "\n".join(map(printable, shown)))
+    if options.json:
+        print_json(shown)
+    else:
+        print("\n".join(map(printable, shown)))
     if len(shown) < len(found) and not options.quiet:
         print(f"The last {len(shown)} of {len(found)}.", file=sys.stderr)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from sregistry.cli.commands import open_client
-from sregistry.cli.commands.completion import add_uri
-
-if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
+from sregistry.cli.arguments import add_uri, open_client, selection
 
 
-def register(commands: Commands) -> None:
-    """Add the parser."""
-    command = commands.add_parser(
-        "shell", help="work with the client in Python", description="Start IPython, else Python, with `client` and `Container`."
-    )
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.description = "Start IPython, else Python, with `client` and `Container`."
     add_uri(command, nargs="?", help="an image on record, to be there as `container`")
-    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -29,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     client.interactive = True
     names = {"client": client, "Container": Container}
     if options.uri:
-        names["container"] = client.find(options.uri, platform=options.platform, format=options.format)
+        names["container"] = client.find(options.uri, **selection(options))
     try:
         from IPython import start_ipython
     except ImportError:

@@ -3,50 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sregistry.system import units
+from sregistry.cli.arguments import add_dry_run, add_json, days, print_json, size
 from sregistry.terminal import printable
 
 if TYPE_CHECKING:
-    from sregistry.cli.commands import Commands
     from sregistry.store.store import Store
 
 
-def register(commands: Commands) -> None:
-    """Add the parsers."""
-    command = commands.add_parser("store", help="check and clean the store of layers", description="The store of layers.")
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the verbs of the verb."""
+    command.description = "The store of layers."
     verbs = command.add_subparsers(dest="verb", metavar="VERB", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--cache", type=Path, metavar="DIR", help="the store is in its folder docker; the configured one by default")
-    common.add_argument("--dry-run", action="store_true", help="only tell")
-    common.add_argument("--json", action="store_true", help="as JSON")
-    verb = verbs.add_parser(
+    add_dry_run(common, "only tell")
+    add_json(common)
+    verbs.add_parser(
         "check",
         parents=[common],
         help="re-hash all, and remove what is damaged",
         description="Check all; what is damaged is removed.",
     )
-    verb.set_defaults(run=_check)
     verb = verbs.add_parser(
         "clean",
         parents=[common],
         help="remove what is not needed",
         description="Remove layers, never what a running workflow uses. What is removed is fetched again when it is needed.",
     )
-    verb.add_argument("--unreachable", action="store_true", help="what no image that was pulled leads to")
-    verb.add_argument("--older-than", type=units.argument(units.days), metavar="DAYS", help="what was not used for so long")
+    verb.add_argument("--unreachable", action="store_true", help="layers that no pulled image uses")
+    verb.add_argument("--older-than", type=days, metavar="DAYS", help="layers not used for DAYS days")
     verb.add_argument(
         "--keep",
-        type=units.argument(units.size),
+        type=size,
         metavar="SIZE",
-        help="used longest ago first, until no more than this is left, such as 50G (10⁹ bytes) or 50GiB (2³⁰)",
+        help="delete the least recently used layers until the store is at most SIZE, e.g. 50G (10⁹ bytes) or 50GiB (2³⁰)",
     )
-    verb.set_defaults(run=_clean)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a verb of the verb."""
+    return _check(options) if options.verb == "check" else _clean(options)
 
 
 def _store(options: argparse.Namespace) -> Store:
@@ -76,7 +77,7 @@ def _check(options: argparse.Namespace) -> int:
     if count and sys.stderr.isatty():
         print(file=sys.stderr)
     if options.json:
-        print(json.dumps([finding.json() for finding in findings], indent=4))
+        print_json([finding.json() for finding in findings])
     else:
         for finding in findings:
             print(printable(f"{finding.what}: {'repaired' if finding.repaired else 'left as it is'}"))
@@ -84,7 +85,7 @@ def _check(options: argparse.Namespace) -> int:
     return int(any(not finding.repaired for finding in findings))
 
 
-def _clean(options: argparse.Namespace) -> None:
+def _clean(options: argparse.Namespace) -> int:
     """Remove what a store need not keep."""
     from sregistry.errors import UsageError
     from sregistry.store import maintenance
@@ -95,9 +96,10 @@ def _clean(options: argparse.Namespace) -> None:
     age = None if options.older_than is None else options.older_than * 86_400
     removed = maintenance.clean(store, unreachable=options.unreachable, older_than=age, keep=options.keep, dry_run=options.dry_run)
     if options.json:
-        print(json.dumps([{"name": item.name, "path": str(item.path), "size": item.size} for item in removed], indent=4))
-        return
+        print_json([{"name": item.name, "path": str(item.path), "size": item.size} for item in removed])
+        return 0
     verb = "would be removed" if options.dry_run else "removed"
     for item in removed:
         print(printable(f"{item.name}: {verb} ({item.size / 1e6:.1f} MB)"))
     print(f"{store.root}: {len(removed)} objects {verb}, {sum(item.size for item in removed) / 1e6:.1f} MB")
+    return 0

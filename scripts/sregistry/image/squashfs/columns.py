@@ -19,10 +19,10 @@ from itertools import accumulate, compress, count
 from operator import add
 
 from sregistry.errors import ImageError
-from sregistry.image.merge import IMPLIED, Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.attributes import Attributes
 from sregistry.image.squashfs.layout import Layout
+from sregistry.image.tree import IMPLIED, Sandbox
 from sregistry.layers.index import Index, little
 from sregistry.layers.tar_reader import Kind
 from sregistry.system import limits

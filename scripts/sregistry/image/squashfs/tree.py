@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, compress, pairwise, repeat
 from operator import ne
 
-from sregistry.image.merge import Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.columns import IS_DIRECTORY, NOTHING, PLAIN, Columns, Rows, put
 from sregistry.image.squashfs.layout import Layout
 from sregistry.image.squashfs.stream import MASK, SHIFT, Stream
+from sregistry.image.tree import Sandbox
 from sregistry.layers.compression import Compression
 from sregistry.layers.index import Index, little
 from sregistry.layers.tar_reader import Kind

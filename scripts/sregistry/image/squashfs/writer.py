@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sregistry.errors import ImageError
-from sregistry.image.merge import Sandbox
 from sregistry.image.squashfs import format as f
 from sregistry.image.squashfs.attributes import Attributes
 from sregistry.image.squashfs.columns import Columns, Rows, seconds
 from sregistry.image.squashfs.layout import Layout
 from sregistry.image.squashfs.stream import Stream
 from sregistry.image.squashfs.tree import Tree
+from sregistry.image.tree import Sandbox
 from sregistry.layers.compression import Compression, Encoder
 from sregistry.layers.index import Index
 

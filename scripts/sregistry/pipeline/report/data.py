@@ -4,7 +4,7 @@
 results/<image>/{manifest,image}.json ─┐
 results/explode/<layer>.json ──────────┼▶ Overview ─▶ images.html, sharing.html, timeline.html, costs.html  (pipeline/report/pages.py)
 benchmarks/<stage>/….tsv ──────────────┤
-logs/<stage>/<image>.log ──────────────┤
+results/<image>/*.failed ──────────────┤
 results/summary.json ──────────────────┘
 ```
 
@@ -16,7 +16,6 @@ made: a report says what is there, it fails for nothing.
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from typing import NamedTuple
 
 from sregistry.errors import SregistryError
 from sregistry.results import receipts
+from sregistry.results.failures import Failure
+from sregistry.results.job_logs import Job, JobLogs, JobRun
+from sregistry.results.paths import EXPLODED, IMAGE, MANIFEST, SUMMARY, Results
 from sregistry.results.resolved import Resolved
 
 #: The stages that have jobs, in the order of the data.
 STAGES = ("tags", "targets", "manifest", "manifests", "layer", "explode", "metadata", "sandbox", "image", "catalog")
-
-#: Endings of log lines are looked for so far from the end of a log.
-_LOG = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,30 +66,10 @@ class Asked(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """An image that is not made, and why, as far as its logs say."""
+    """An image that is not made, and why, as far as its jobs say."""
 
     uri: str
     why: str
-
-
-class Job(NamedTuple):
-    """One job; times in seconds since 1970, memory in bytes (None: it was too short to be measured)."""
-
-    stage: str
-    name: str
-    start: float
-    end: float
-    memory: float | None
-
-    @property
-    def subject(self) -> str:
-        """The image, or the layer, that it worked on."""
-        return self.name.rpartition(".")[0] if self.stage == "explode" else self.name
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.end - self.start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +78,7 @@ class Overview:
 
     images: tuple[Image, ...]
     missing: tuple[Missing, ...]
-    jobs: tuple[Job, ...]
+    jobs: tuple[JobRun, ...]
     exploded: int
 
     def users(self) -> Counter[str]:
@@ -119,86 +98,67 @@ def read(folder: Path, asked: Iterable[Asked], *, others: Iterable[str] = ()) ->
         asked: the images.
         others: names of jobs that belong to all of them.
     """
-    every = tuple(_jobs(folder / "benchmarks"))
-    reasons = _reasons(folder / "results/summary.json")
+    place = Results(folder)
+    logs = JobLogs(place)
+    every = tuple(logs.runs(STAGES))
+    reasons = _reasons(place)
     images: list[Image] = []
     missing: list[Missing] = []
-    exploded: set[str] = set()
+    exploded: set[tuple[str, str]] = set()
     wanted = set(others)
     for item in asked:
         wanted.add(item.key)
         try:
-            images.append(_image(folder / "results" / item.key, item.key, item.uri, every))
-        except (SregistryError, OSError, KeyError) as error:
-            # A manifest that can't be had says why in its place; for what came later the run's end and the logs do.
-            why = reasons.get(item.path) or _complaint(folder / "logs", item.key)
+            images.append(_image(place, item.key, item.uri, every))
+        except (SregistryError, OSError) as error:
+            # A manifest that can't be had says why in its place; for what came later the run's end and the jobs do.
+            why = reasons.get(item.path) or _complaint(logs.jobs(item.key, item.variant, ()))
             missing.append(Missing(item.uri, why or (error.message if isinstance(error, SregistryError) else "")))
         else:
-            exploded |= {f"{digest}.{item.variant}" for digest in images[-1].layers}
-    wanted |= exploded | {digest for image in images for digest in image.layers}
+            exploded |= {(digest, item.variant) for digest in images[-1].layers}
+    wanted |= {f"{digest}.{variant}" for digest, variant in exploded} | {digest for image in images for digest in image.layers}
     return Overview(
         images=tuple(images),
         missing=tuple(missing),
         jobs=tuple(sorted((job for job in every if job.name in wanted), key=lambda job: (job.start, job.end, job.stage))),
-        exploded=sum(_exploded(folder / "results/explode", exploded)),
+        exploded=sum(_exploded(place, exploded)),
     )
 
 
-def _reasons(path: Path) -> dict[str, str]:
+def _reasons(place: Results) -> dict[str, str]:
     """Return why images failed in the run that ended last, by their files."""
     try:
-        return {image["path"]: image["reason"] for image in receipts.read(path)["images"] if image["reason"]}
+        return {image["path"]: image["reason"] for image in receipts.read(place.at(SUMMARY))["images"] if image["reason"]}
     except (SregistryError, KeyError, TypeError):
         return {}
 
 
-def _image(folder: Path, key: str, uri: str, jobs: Iterable[Job]) -> Image:
-    """Read an image's receipts. Raises StoreError, DocumentError, OSError, KeyError."""
-    resolved, made = Resolved.read(folder / "manifest.json"), receipts.read(folder / "image.json")
+def _image(place: Results, key: str, uri: str, jobs: Iterable[JobRun]) -> Image:
+    """Read an image's receipts. Raises StoreError, DocumentError, OSError."""
+    path = place.at(IMAGE, image=key)
+    resolved, made = Resolved.read(place.at(MANIFEST, image=key)), receipts.Image.read(path)
     return Image(
         key=key,
         uri=uri,
         platform=str(resolved.platform),
-        format=made["format"],
-        path=made["path"],
+        format=made.format,
+        path=made.path,
         digest=str(resolved.digest),
-        version=made["version"],
-        size=made["size"],
+        version=made.version,
+        size=made.size,
         layers={str(layer.blob.digest): layer.blob.size for layer in resolved.layers},
         seconds=sum(job.seconds for job in jobs if job.subject == key),
-        made=datetime.fromtimestamp((folder / "image.json").stat().st_mtime, UTC),
+        made=datetime.fromtimestamp(path.stat().st_mtime, UTC),
     )
 
 
-def _exploded(folder: Path, layers: Iterable[str]) -> Iterator[int]:
+def _exploded(place: Results, layers: Iterable[tuple[str, str]]) -> Iterator[int]:
     """Yield the size of each exploded layer, as its receipt has it."""
-    for name in layers:
-        with contextlib.suppress(SregistryError, KeyError):
-            yield sum(held["size"] or 0 for held in receipts.read(folder / f"{name}.json")["holds"])
+    for digest, variant in layers:
+        with contextlib.suppress(SregistryError):
+            yield sum(held.size or 0 for held in receipts.Exploded.read(place.at(EXPLODED, digest=digest, variant=variant)).holds)
 
 
-def _complaint(folder: Path, key: str) -> str:
-    """Return the error line of the image's last stage that has one."""
-    for stage in reversed(STAGES):
-        with contextlib.suppress(OSError), (folder / stage / f"{key}.log").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _LOG))
-            lines = file.read().decode(errors="replace").splitlines()
-            found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-            if found:
-                return found[-1]
-    return ""
-
-
-def _jobs(folder: Path) -> Iterator[Job]:
-    """Read the benchmark files."""
-    for stage in STAGES:
-        for path in (folder / stage).glob("*.tsv"):
-            try:
-                end = path.stat().st_mtime
-                with path.open(newline="") as file:
-                    row = next(csv.DictReader(file, delimiter="\t"))
-                seconds = float(row["s"])
-                memory = None if row["max_rss"] in ("NA", "-") else float(row["max_rss"]) * (1 << 20)
-            except (OSError, ValueError, KeyError, TypeError, StopIteration, csv.Error):
-                continue
-            yield Job(stage, path.name.removesuffix(".tsv"), end - seconds, end, memory)
+def _complaint(jobs: Iterable[Job]) -> str:
+    """Return why the last of an image's jobs failed that did."""
+    return next((str(failure) for job in reversed([*jobs]) if (failure := Failure.look(job.output)) is not None), "")

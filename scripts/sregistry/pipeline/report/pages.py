@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sregistry.pipeline.report.data import STAGES, Job, Overview
+from sregistry.pipeline.report.data import STAGES, Overview
 from sregistry.results import receipts
+from sregistry.results.job_logs import JobRun
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -187,7 +188,7 @@ def _timeline(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _stretches(jobs: Sequence[Job]) -> list[tuple[float, float]]:
+def _stretches(jobs: Sequence[JobRun]) -> list[tuple[float, float]]:
     """Return from when to when jobs ran, without the pauses."""
     found: list[tuple[float, float]] = []
     for job in jobs:
@@ -198,7 +199,7 @@ def _stretches(jobs: Sequence[Job]) -> list[tuple[float, float]]:
     return found
 
 
-def _most(jobs: Sequence[Job]) -> int:
+def _most(jobs: Sequence[JobRun]) -> int:
     """Return how many jobs ran at a time at most."""
     most = running = 0
     for _, change in sorted([(job.end, -1) for job in jobs] + [(job.start, 1) for job in jobs]):
@@ -215,13 +216,13 @@ def _step(length: float) -> float:
     return 86400
 
 
-def _by_stage(jobs: Sequence[Job], row: Callable[[list[Job]], dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_stage(jobs: Sequence[JobRun], row: Callable[[list[JobRun]], dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for each stage that has jobs, made of them."""
     groups = {stage: [job for job in jobs if job.stage == stage] for stage in STAGES}
     return [{"stage": stage, "jobs": len(own), **row(own)} for stage, own in groups.items() if own]
 
 
-def _first_and_last(jobs: list[Job]) -> dict[str, Any]:
+def _first_and_last(jobs: list[JobRun]) -> dict[str, Any]:
     return {
         "first": datetime.fromtimestamp(min(job.start for job in jobs), UTC),
         "last": datetime.fromtimestamp(max(job.end for job in jobs), UTC),
@@ -233,7 +234,7 @@ def _costs(overview: Overview) -> dict[str, Any]:
     names = {image.key: image.uri for image in overview.images}
     layers = overview.layers()
 
-    def sums(jobs: list[Job]) -> dict[str, Any]:
+    def sums(jobs: list[JobRun]) -> dict[str, Any]:
         longest = max(jobs, key=lambda job: job.seconds)
         return {
             "seconds": sum(job.seconds for job in jobs),
