@@ -498,7 +498,8 @@ def test_a_configuration_file_that_is_no_yaml(place: Place) -> None:
     (place.work / "config/config.yaml").write_text("uri: demo/tiny:1\nstorage: [\n")
     done = place.run(flags=("-n",))
     assert done.code == 2
-    assert done.errors == ["config/config.yaml:3: this is no YAML: did not find expected node content"]
+    (line,) = done.errors  # the reason is the parser's, libyaml or PyYAML's own
+    assert line.startswith("config/config.yaml:3: this is no YAML: ")
 
 
 def test_another_image_s_file_is_refused(place: Place) -> None:
