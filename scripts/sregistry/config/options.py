@@ -176,7 +176,7 @@ _CACHE = "~/.singularity"
 _CLIENT = "a row of `registries.yaml`; a scheme such as `docker://` goes before it"
 _CODECS = [codec.name.lower() for codec in Codec]
 _SEE = "see [Compression](#compression)"
-_LIMIT = "size that one layer may have uncompressed, holes of sparse files counted; or such as `10G` (10·10⁹) or `10GiB` (10·2³⁰)"
+_LIMIT = "size that one layer may have uncompressed, holes of sparse files counted: bytes, or such as `10G` (10·10⁹) or `10GiB` (10·2³⁰)"
 _CONNECTIONS = "connections at a time, of all downloads; a large layer takes several; `--resources network=N` goes before it"
 _USERS = "users, by name or number with `:` between, whose exploded layers are used; `*`: everybody's; see [The store](#the-store)"
 _VARIABLES = "further variables whose values rows of `config/registries.yaml` may have sent; see Registries"
@@ -199,7 +199,7 @@ OPTIONS = (
     ),
     Option(
         "compression.block_size",
-        "of squashfs, a power of two from 65536 to 1048576",
+        "a data block of squashfs: a power of two from 65536 to 1048576",
         integer,
         _NUMBER,
         default=131072,
@@ -229,7 +229,7 @@ OPTIONS = (
         separated="with `:` between",
     ),
     Option("connections", _CONNECTIONS, count, {"type": ["integer", "null"]}, ("SREGISTRY_PYTHON_THREADS",), 9),
-    Option("layer_limit", _LIMIT, size, _SIZE, default=limits.LAYER, otherwise=f"`{limits.LAYER}`, 1 TiB", unit="bytes"),
+    Option("layer_limit", _LIMIT, size, _SIZE, default=limits.LAYER, otherwise=f"`{limits.LAYER}`, 1 TiB"),
     Option("refresh", "yes: ask again what the tags mean", flag, _FLAG, default=False),
     Option("locked", "a lock file, as a run leaves it in `results/lock.yaml`: make what it says", folder, _TEXT),
     Option("transfer", "the partition or queue for downloads on a cluster; see [Clusters](#clusters)", partition, _TEXT),
