@@ -1,4 +1,4 @@
-"""Arguments that several stages share, and what is made of them: the store, a registry client, the compression, a guard."""
+"""Arguments that several stages share, and what is made of them: the store, the compression, a guard."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from sregistry.catalog.occupant import Identity
-    from sregistry.config.settings import RegistrySettings
     from sregistry.layers.compression import Compression
-    from sregistry.registry.client import RegistryClient
     from sregistry.store.store import Store
 
 #: Where a stage registers its command.
 Stages: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 
 _FILE: Mapping[str, Any] = {"type": Path, "required": True, "metavar": "FILE"}
 _FOLDER: Mapping[str, Any] = {"type": Path, "metavar": "DIR"}
@@ -66,15 +63,6 @@ def store(options: argparse.Namespace) -> Store:
     from sregistry.store.store import Store
 
     return Store(store_root(options.cache), options.cache_from, trust.users(options.trust))
-
-
-def registry_client(settings: RegistrySettings, store: Store, environ: Mapping[str, str]) -> RegistryClient:
-    """Return a client that shares the rate limit of its registry with all users of *store*."""
-    from sregistry.registry.client import RegistryClient
-    from sregistry.registry.credentials import Keyring
-    from sregistry.registry.rate_limit import Pace
-
-    return RegistryClient(settings, pace=Pace(store, settings.base, settings.rate), keyring=Keyring(settings, environ))
 
 
 def compression(options: argparse.Namespace) -> Compression:

@@ -42,14 +42,16 @@ def run(options: argparse.Namespace) -> None:
     digest, store = Digest(options.digest), arguments.store(options)
     environ = overlay(os.environ)
 
-    def connect(resolved: Resolved) -> RegistryClient:
-        return arguments.registry_client(registry(resolved.client, environ, fallback=resolved.registry), store, environ)
+    def connected(resolved: Resolved) -> RegistryClient:
+        from sregistry.registry.client import connect  # a layer that is there needs no HTTP
+
+        return connect(registry(resolved.client, environ, fallback=resolved.registry), environ, store)
 
     found = claims.read(options.manifest, digest)
     was = any(store.has(digest, claim.layer.blob.size) for claim in found)
     start = time.monotonic()
     try:
-        made = claims.fetch(found, store, connect, connections=options.connections, limit=options.limit or DEFAULTS["layer_limit"])
+        made = claims.fetch(found, store, connected, connections=options.connections, limit=options.limit or DEFAULTS["layer_limit"])
         with opened(made.path, depth=3) as file:
             estargz = is_estargz(file)
     except FileNotFoundError as error:

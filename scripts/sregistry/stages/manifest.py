@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     from sregistry.config.secrets_file import overlay
     from sregistry.config.targets import locate
     from sregistry.oci.documents import Digest, Platform
+    from sregistry.registry.client import connect
     from sregistry.registry.resolve import resolve
     from sregistry.results import failures, receipts
     from sregistry.results.paths import IMAGE
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         guarded = options.target is not None and not receipts.vouches(output.with_name(Path(IMAGE).name), options.target)
         if guarded:  # before anything is asked, and once more when the platform is known
             arguments.guard(options, Identity.of_reference(reference, platform, options.format))()
-        with arguments.registry_client(settings, store, environ) as client:
+        with connect(settings, environ, store) as client:
             resolved = resolve(client, reference, platform, store, locked=locked)
         if guarded:
             arguments.guard(options, Identity.of_resolved(resolved, options.format))()

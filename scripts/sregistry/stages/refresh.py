@@ -67,6 +67,7 @@ def _image(options: argparse.Namespace, image: Mapping[str, Any], aside: Path, e
     """Ask what a reference means now; nothing of it is kept but in *aside*. A refusal is part of the answer."""
     from sregistry.config.targets import locate
     from sregistry.oci.documents import Platform
+    from sregistry.registry.client import connect
     from sregistry.registry.resolve import resolve
     from sregistry.results.changes import Change
     from sregistry.results.resolved import Resolved
@@ -83,7 +84,7 @@ def _image(options: argparse.Namespace, image: Mapping[str, Any], aside: Path, e
     store = arguments.store(options)
     try:
         settings, reference = locate(image["uri"], image["client"], environ)
-        with arguments.registry_client(settings, store, environ) as client:
+        with connect(settings, environ, store) as client:
             after = resolve(client, reference, Platform.parse(image["platform"]), Store(aside, (store.root, *options.cache_from)))
             return Change.of(**described, manifest=known, after=after, store=store)
     except SregistryError as error:

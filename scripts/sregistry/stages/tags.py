@@ -39,11 +39,12 @@ def meant_tags(options: argparse.Namespace) -> list[str]:
     from sregistry.config.secrets_file import overlay
     from sregistry.config.tag_patterns import choose
     from sregistry.config.targets import locate
+    from sregistry.registry.client import connect
     from sregistry.registry.tag_lists import tags
 
     environ = overlay(os.environ)
     settings, reference = locate(options.uri, options.client, environ)
-    with arguments.registry_client(settings, arguments.store(options), environ) as client:
+    with connect(settings, environ, arguments.store(options)) as client:
         offered = tags(client, reference)
     try:
         return choose(offered, options.tags, options.newest)
